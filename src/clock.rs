@@ -1,0 +1,97 @@
+//! Wall-clock time, injected, so that tests can drive it.
+//!
+//! Waits and time-outs use tokio's clock (which tests can pause); this one is for the times that
+//! are stored or shown: when an event was accepted, how old it is.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+/// Milliseconds since the Unix epoch.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Timestamp(u64);
+
+impl Timestamp {
+    #[must_use]
+    pub const fn from_millis(millis: u64) -> Self {
+        Self(millis)
+    }
+
+    #[must_use]
+    pub const fn as_millis(self) -> u64 {
+        self.0
+    }
+
+    /// The time from `earlier` to this; zero where the clock went backwards between the two.
+    #[must_use]
+    pub const fn since(self, earlier: Self) -> Duration {
+        Duration::from_millis(self.0.saturating_sub(earlier.0))
+    }
+
+    #[must_use]
+    pub fn plus(self, duration: Duration) -> Self {
+        Self(self.0.saturating_add(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)))
+    }
+}
+
+/// The source of [`Timestamp`]s: the system's clock, or one that a test sets.
+#[derive(Clone, Debug, Default)]
+pub struct Clock {
+    manual: Option<Arc<AtomicU64>>,
+}
+
+impl Clock {
+    #[must_use]
+    pub fn system() -> Self {
+        Self::default()
+    }
+
+    /// A clock that stands still until [`Clock::advance`] moves it; clones share the time.
+    #[must_use]
+    pub fn manual(start: Timestamp) -> Self {
+        Self { manual: Some(Arc::new(AtomicU64::new(start.as_millis()))) }
+    }
+
+    /// Moves a manual clock; has no effect on the system's.
+    pub fn advance(&self, by: Duration) {
+        if let Some(millis) = &self.manual {
+            let by = u64::try_from(by.as_millis()).unwrap_or(u64::MAX);
+            millis.fetch_add(by, Ordering::Relaxed);
+        }
+    }
+
+    #[must_use]
+    pub fn now(&self) -> Timestamp {
+        match &self.manual {
+            Some(millis) => Timestamp(millis.load(Ordering::Relaxed)),
+            None => Timestamp(system_millis()),
+        }
+    }
+}
+
+#[allow(clippy::disallowed_methods, reason = "this is the clock")]
+fn system_millis() -> u64 {
+    let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_manual_clock_moves_only_when_told() {
+        let clock = Clock::manual(Timestamp::from_millis(5));
+        let shared = clock.clone();
+        assert_eq!(clock.now().as_millis(), 5);
+        shared.advance(Duration::from_secs(2));
+        assert_eq!(clock.now().as_millis(), 2005);
+    }
+
+    #[test]
+    fn time_that_went_backwards_is_no_age() {
+        let earlier = Timestamp::from_millis(10);
+        assert_eq!(Timestamp::from_millis(4).since(earlier), Duration::ZERO);
+        assert_eq!(Timestamp::from_millis(14).since(earlier), Duration::from_millis(4));
+    }
+}

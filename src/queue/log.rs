@@ -1,0 +1,164 @@
+//! What delivery needs of the queue: read on from a place, keep a lane's cursor, bury a dead letter.
+
+use std::fmt;
+use std::future::Future;
+
+use bytes::Bytes;
+
+use super::{DeadLetter, Partition, Partitions, Sequence, SequenceRanges, UserHash};
+use crate::clock::Timestamp;
+use crate::event::EventKind;
+use crate::telemetry::ledger::{DeadLetterReason, DropReason};
+
+/// An accepted event, as it waits for its delivery.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct QueuedEvent {
+    pub sequence: Sequence,
+    pub user: UserHash,
+    pub kind: EventKind,
+    pub accepted_at: Timestamp,
+    /// The wire form.
+    pub json: Bytes,
+}
+
+/// How much one read returns at most; always at least one event where there is one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ReadLimit {
+    pub events: usize,
+    /// Bytes of wire form.
+    pub bytes: usize,
+}
+
+/// What a read found.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Chunk {
+    /// The events of the partitions asked for from where the read began up to `position`,
+    /// in sequence order.
+    pub events: Vec<QueuedEvent>,
+    /// Where to read on. Equal to where the read began when nothing newer is committed.
+    pub position: Sequence,
+}
+
+/// The name of a batch, sent as its `Idempotency-Key`; the same each time it is sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct BatchKey(pub u128);
+
+impl BatchKey {
+    #[must_use]
+    pub fn random() -> Self {
+        Self(rand::random())
+    }
+}
+
+impl fmt::Display for BatchKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:032x}", self.0)
+    }
+}
+
+/// A batch that may be on its way to GMFY: stored before it is first sent, so that after a crash
+/// the same events go out again in the same request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoredBatch {
+    pub key: BatchKey,
+    /// Ascending, not empty.
+    pub sequences: Vec<Sequence>,
+}
+
+/// What is settled of a lane's partitions, and what is on its way.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LaneCursor {
+    /// For each partition of the lane: all its events before this are settled.
+    pub watermarks: Vec<(Partition, Sequence)>,
+    /// Settled sequences of the lane at or above its partitions' watermarks.
+    pub settled: SequenceRanges,
+    pub unfinished: Option<StoredBatch>,
+}
+
+/// A lane as it stands when delivery begins.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LaneStart {
+    pub partitions: Partitions,
+    pub cursor: LaneCursor,
+}
+
+/// How many events a cursor's move settles, and as what.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Settlement {
+    pub delivered: u64,
+    pub dead_lettered: Vec<(DeadLetterReason, u64)>,
+    pub dropped: Vec<(DropReason, u64)>,
+}
+
+impl Settlement {
+    /// All events settled.
+    #[must_use]
+    pub fn total(&self) -> u64 {
+        let dead: u64 = self.dead_lettered.iter().map(|(_, count)| count).sum();
+        let dropped: u64 = self.dropped.iter().map(|(_, count)| count).sum();
+        self.delivered + dead + dropped
+    }
+}
+
+/// Why the store did not do what was asked.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum StoreError {
+    /// The disk refused, perhaps for now (it is full, or failed): try again later.
+    #[error("the store failed: {0}")]
+    Io(String),
+    /// `dead_letters.max_bytes` is reached.
+    #[error("the dead letters take as much space as dead_letters.max_bytes allows")]
+    DeadLettersFull,
+    /// The queue is closed: the process is about to end.
+    #[error("the queue is closed")]
+    Closed,
+}
+
+/// The durable log as delivery sees it.
+///
+/// Dropping any of these futures is safe; a change that was already handed over still happens.
+pub trait Log: Clone + Send + Sync + 'static {
+    /// The lanes to deliver with. These are the stored ones while any has an unfinished batch:
+    /// finish those, then ask again. Otherwise `wanted` lanes, stored as such.
+    fn lanes(
+        &self,
+        wanted: usize,
+    ) -> impl Future<Output = Result<Vec<LaneStart>, StoreError>> + Send;
+
+    /// Reads events of `partitions` from `from` on, settled ones included. Returns at once.
+    fn read(
+        &self,
+        from: Sequence,
+        partitions: &Partitions,
+        limit: ReadLimit,
+    ) -> impl Future<Output = Result<Chunk, StoreError>> + Send;
+
+    /// Reads just these events, ascending; those that are lost are left out.
+    fn read_exactly(
+        &self,
+        sequences: &[Sequence],
+    ) -> impl Future<Output = Result<Vec<QueuedEvent>, StoreError>> + Send;
+
+    /// Waits until something for `partitions` is committed at or after `position`, and at least
+    /// `at_least` (events or bytes of any partition, whichever comes first) are committed since
+    /// then. May resolve early.
+    fn committed(
+        &self,
+        position: Sequence,
+        partitions: &Partitions,
+        at_least: ReadLimit,
+    ) -> impl Future<Output = ()> + Send;
+
+    /// Stores lane `lane`'s cursor and counts what it settles, in one step. Resolves when the
+    /// operating system has it, so that it survives kill -9.
+    fn save(
+        &self,
+        lane: usize,
+        cursor: LaneCursor,
+        settlement: Settlement,
+    ) -> impl Future<Output = Result<(), StoreError>> + Send;
+
+    /// Stores dead letters; resolves when they are on disk. One of the same sequence is replaced.
+    fn bury(&self, letters: Vec<DeadLetter>)
+    -> impl Future<Output = Result<(), StoreError>> + Send;
+}

@@ -1,0 +1,1 @@
+//! Integration tests: the parts together, through their real interfaces.
