@@ -45,3 +45,63 @@ pub trait BatchSink: Clone + Send + Sync + 'static {
         key: String,
     ) -> impl Future<Output = Result<Answer, SendError>> + Send;
 }
+
+/// A call of GMFY's API that is passed through. Ids are decoded; they stay one path segment.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Call {
+    Users,
+    User(String),
+    Badges(String),
+    RatingTop(String),
+    ChallengeTop(String),
+    Payment(String),
+    Notifications,
+    UserNotifications(String),
+    UnreadNotifications,
+    UserUnreadNotifications(String),
+    Version,
+    CreatePayment,
+    ResendCode(String),
+}
+
+/// An answer of GMFY on its way back to the caller.
+pub struct Passed {
+    pub status: http::StatusCode,
+    /// Those of GMFY's headers that concern the caller or the cache: Content-Type, Retry-After,
+    /// Cache-Control, ETag, Last-Modified.
+    pub headers: http::HeaderMap,
+    pub body: futures_util::stream::BoxStream<'static, Result<Bytes, SendError>>,
+}
+
+impl std::fmt::Debug for Passed {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Passed").field("status", &self.status).finish_non_exhaustive()
+    }
+}
+
+/// The client of GMFY. Clones share connections and the key.
+#[derive(Clone, Debug)]
+pub struct Upstream {}
+
+impl Upstream {
+    /// A GET of GMFY, retried a few times within the timeout when it fails on the way.
+    ///
+    /// # Errors
+    /// When there is no answer.
+    pub async fn get(&self, _call: &Call, _query: Option<&str>) -> Result<Passed, SendError> {
+        unimplemented!()
+    }
+
+    /// A POST that is sent once, never again.
+    ///
+    /// # Errors
+    /// When there is no answer.
+    pub async fn post(
+        &self,
+        _call: &Call,
+        _content_type: Option<http::HeaderValue>,
+        _body: Bytes,
+    ) -> Result<Passed, SendError> {
+        unimplemented!()
+    }
+}
