@@ -4,6 +4,9 @@
 //! `store` knows the engine.
 
 mod dead_letter;
+mod engine;
+mod frame;
+mod group;
 mod log;
 mod sequence;
 mod submission;

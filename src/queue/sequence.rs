@@ -84,6 +84,11 @@ impl Partition {
     pub const fn index(self) -> usize {
         self.0 as usize
     }
+
+    #[must_use]
+    pub const fn number(self) -> u8 {
+        self.0
+    }
 }
 
 /// A set of partitions.

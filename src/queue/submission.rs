@@ -2,22 +2,62 @@
 
 use std::future::Future;
 
-use crate::event::Event;
+use super::UserHash;
+use super::frame::{RECORD_HEADER, encode_record};
+use crate::event::{Event, EventKind};
 
 /// The events of one request: appended together, or not at all.
 #[derive(Debug, Default)]
-pub struct Submission {}
+pub struct Submission {
+    /// The events' records, one behind the other, as they will lie in frames.
+    records: Vec<u8>,
+    entries: Vec<Entry>,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Entry {
+    pub(super) user: UserHash,
+    pub(super) kind: EventKind,
+    /// Where the event's record ends.
+    pub(super) end: usize,
+}
 
 impl Submission {
     /// An empty one with room for `events` events of `bytes` bytes of wire form in all.
     #[must_use]
-    pub fn with_capacity(_events: usize, _bytes: usize) -> Self {
-        unimplemented!()
+    pub fn with_capacity(events: usize, bytes: usize) -> Self {
+        Self {
+            records: Vec::with_capacity(bytes + events * RECORD_HEADER),
+            entries: Vec::with_capacity(events),
+        }
     }
 
     /// Adds an event behind those already in it.
-    pub fn push(&mut self, _event: &Event<'_>) {
-        unimplemented!()
+    pub fn push(&mut self, event: &Event<'_>) {
+        let user = UserHash::of(&event.user_id);
+        encode_record(user, event.kind, event.wire.as_bytes(), &mut self.records);
+        self.entries.push(Entry { user, kind: event.kind, end: self.records.len() });
+    }
+
+    /// How many events are in it.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// How many bytes it takes in the log, frames' headers apart.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.records.len()
+    }
+
+    pub(super) fn into_parts(self) -> (Vec<u8>, Vec<Entry>) {
+        (self.records, self.entries)
     }
 }
 

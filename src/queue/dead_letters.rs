@@ -1,0 +1,210 @@
+//! The dead letters' database: one record a letter, in as many values as it needs, by sequence.
+
+use std::path::Path;
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+use super::engine::{Database, EngineError, MAX_VALUE};
+use super::{DeadLetter, Sequence};
+use crate::clock::Timestamp;
+use crate::telemetry::ledger::DeadLetterReason;
+
+/// Bytes of a record in one value.
+const PIECE: usize = MAX_VALUE - 256;
+
+#[derive(Serialize, Deserialize)]
+struct Record {
+    reason: String,
+    status: Option<u16>,
+    answer: String,
+    attempts: u32,
+    accepted_at: u64,
+    event: Vec<u8>,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct DeadLetters {
+    database: Database,
+    max_bytes: u64,
+    count: u64,
+    bytes: u64,
+}
+
+/// Why letters were not stored.
+#[derive(Debug)]
+pub(super) enum BuryError {
+    Full,
+    Engine(EngineError),
+}
+
+impl From<EngineError> for BuryError {
+    fn from(error: EngineError) -> Self {
+        Self::Engine(error)
+    }
+}
+
+impl DeadLetters {
+    /// Opens the database; reads through it to count.
+    pub(super) fn open(path: &Path, max_bytes: u64) -> Result<Self, EngineError> {
+        let database = Database::open(path)?;
+        let (mut count, mut bytes) = (0, 0);
+        database.scan(&[], |key, value| {
+            count += u64::from(key.ends_with(&[0, 0]) && key.len() == 10);
+            bytes += value.len() as u64;
+            true
+        })?;
+        Ok(Self { database, max_bytes, count, bytes })
+    }
+
+    pub(super) fn count(&self) -> u64 {
+        self.count
+    }
+
+    /// Stores letters, durably; one of the same sequence is replaced.
+    pub(super) fn bury(&mut self, letters: &[DeadLetter]) -> Result<(), BuryError> {
+        let encoded: Vec<_> = letters.iter().map(|letter| (letter.sequence, encode(letter))).collect();
+        let added: u64 = encoded.iter().map(|(_, bytes)| bytes.len() as u64).sum();
+        if self.bytes + added > self.max_bytes {
+            return Err(BuryError::Full);
+        }
+        for (sequence, bytes) in encoded {
+            self.remove(sequence)?;
+            for (number, piece) in (0_u16..).zip(bytes.chunks(PIECE)) {
+                self.database.insert(&key(sequence, number), piece)?;
+            }
+            self.count += 1;
+            self.bytes += bytes.len() as u64;
+        }
+        self.database.flush()?;
+        self.database.sync()?;
+        Ok(())
+    }
+
+    /// Removes a letter; false where there is none. Durable with the next [`DeadLetters::sync`].
+    pub(super) fn remove(&mut self, sequence: Sequence) -> Result<bool, EngineError> {
+        let mut found = 0;
+        while let Some(piece) = self.database.get(&key(sequence, found))? {
+            self.bytes = self.bytes.saturating_sub(piece.len() as u64);
+            self.database.remove(&key(sequence, found))?;
+            found += 1;
+        }
+        self.count -= u64::from(found > 0).min(self.count);
+        Ok(found > 0)
+    }
+
+    pub(super) fn sync(&self) -> Result<(), EngineError> {
+        self.database.flush()?;
+        self.database.sync()
+    }
+
+    /// Up to `limit` letters from `from` on, ascending.
+    pub(super) fn list(&self, from: Sequence, limit: usize) -> Result<Vec<DeadLetter>, EngineError> {
+        let mut letters = Vec::new();
+        let mut open: Option<(Sequence, Vec<u8>)> = None;
+        let mut close = |open: Option<(Sequence, Vec<u8>)>, letters: &mut Vec<DeadLetter>| {
+            let letter = open.and_then(|(sequence, bytes)| decode(sequence, &bytes));
+            letters.extend(letter);
+        };
+        self.database.scan(&key(from, 0), |key, value| {
+            let Some(first) = key.first_chunk().copied() else { return true };
+            let sequence = Sequence::new(u64::from_be_bytes(first));
+            match &mut open {
+                Some((of, bytes)) if *of == sequence => bytes.extend_from_slice(value),
+                _ => {
+                    close(open.take(), &mut letters);
+                    if letters.len() < limit {
+                        open = Some((sequence, value.to_vec()));
+                    }
+                }
+            }
+            letters.len() < limit
+        })?;
+        close(open.take(), &mut letters);
+        letters.truncate(limit);
+        Ok(letters)
+    }
+}
+
+fn key(sequence: Sequence, piece: u16) -> [u8; 10] {
+    let mut key = [0; 10];
+    key[..8].copy_from_slice(&sequence.get().to_be_bytes());
+    key[8..].copy_from_slice(&piece.to_be_bytes());
+    key
+}
+
+fn encode(letter: &DeadLetter) -> Vec<u8> {
+    let record = Record {
+        reason: letter.reason.as_str().to_owned(),
+        status: letter.status,
+        answer: letter.answer.clone(),
+        attempts: letter.attempts,
+        accepted_at: letter.accepted_at.as_millis(),
+        event: letter.event.to_vec(),
+    };
+    // Fails only on types postcard can't express, of which a record has none.
+    postcard::to_stdvec(&record).unwrap_or_default()
+}
+
+fn decode(sequence: Sequence, bytes: &[u8]) -> Option<DeadLetter> {
+    let record: Record = postcard::from_bytes(bytes).ok()?;
+    let reason = DeadLetterReason::ALL.into_iter().find(|r| r.as_str() == record.reason)?;
+    Some(DeadLetter {
+        sequence,
+        reason,
+        status: record.status,
+        answer: record.answer,
+        attempts: record.attempts,
+        accepted_at: Timestamp::from_millis(record.accepted_at),
+        event: Bytes::from(record.event),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn letter(sequence: u64, size: usize) -> DeadLetter {
+        DeadLetter {
+            sequence: Sequence::new(sequence),
+            reason: DeadLetterReason::Rejected,
+            status: Some(422),
+            answer: "no".to_owned(),
+            attempts: 3,
+            accepted_at: Timestamp::from_millis(77),
+            event: Bytes::from(vec![b'x'; size]),
+        }
+    }
+
+    #[test]
+    fn letters_of_any_size_are_listed_as_they_were_buried_also_after_reopening() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("dead-letters");
+        let letters = [letter(3, 10), letter(5, 70_000), letter(9, 7_000)];
+        let mut store = DeadLetters::open(&path, 1 << 20).unwrap();
+        store.bury(&letters).unwrap();
+        store.bury(&[letter(9, 7_000)]).unwrap();
+        assert_eq!(store.list(Sequence::FIRST, 10).unwrap(), letters);
+        let bytes = store.bytes;
+        drop(store);
+        let mut store = DeadLetters::open(&path, 1 << 20).unwrap();
+        assert_eq!((store.count(), store.bytes), (3, bytes));
+        assert_eq!(store.list(Sequence::new(4), 1).unwrap(), letters[1..2]);
+        assert_eq!(store.list(Sequence::new(5), 2).unwrap(), letters[1..]);
+        assert!(store.remove(Sequence::new(5)).unwrap());
+        assert!(!store.remove(Sequence::new(5)).unwrap());
+        assert_eq!(store.list(Sequence::FIRST, 10).unwrap(), [letter(3, 10), letter(9, 7_000)]);
+        assert_eq!(store.count(), 2);
+    }
+
+    #[test]
+    fn a_full_store_takes_none_of_the_letters() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut store = DeadLetters::open(&folder.path().join("d"), 5_000).unwrap();
+        store.bury(&[letter(1, 3_000)]).unwrap();
+        assert!(matches!(store.bury(&[letter(2, 10), letter(3, 3_000)]), Err(BuryError::Full)));
+        assert_eq!(store.list(Sequence::FIRST, 10).unwrap().len(), 1);
+        store.bury(&[letter(2, 10)]).unwrap();
+    }
+}

@@ -1,0 +1,299 @@
+//! The only file that names sled: a small ordered key-value database in a folder of its own.
+//!
+//! What sled 0.34 needs to be trusted with data (each of these was measured):
+//! - `flush` hands its log to the operating system, which survives kill -9; only an `fdatasync` of
+//!   the `db` file, on a handle of our own, survives a power cut ([`Database::sync`]).
+//! - A value over `segment_size / 4`, or a node whose up to 17 entries are over that together, goes
+//!   to a file under `blobs/` that is never synced. So values stay within [`MAX_VALUE`].
+//! - On a damaged file it panics, so every call into it is caught and becomes an error.
+//! - After a failed write a handle stays poisoned: drop it, and open the folder again.
+//! - The lock on the folder can outlive the handle by some milliseconds.
+
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::fs::MetadataExt as _;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// The largest value that never leads to a blob: 17 of them, with their keys, stay below a quarter
+/// of [`SEGMENT_SIZE`].
+pub(super) const MAX_VALUE: usize = 7 * 1024;
+const SEGMENT_SIZE: usize = 512 * 1024;
+const CACHE_BYTES: u64 = 4 * 1024 * 1024;
+
+/// How often, and how long apart, an open is tried while the folder's lock lingers.
+const OPEN_ATTEMPTS: u32 = 50;
+const OPEN_PAUSE: Duration = Duration::from_millis(5);
+
+/// Why the database did not do what was asked. None of these is worth repeating on the same
+/// handle: open the folder again.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum EngineError {
+    /// The device has no room.
+    #[error("no space left on the device")]
+    NoSpace,
+    /// The device or file system refused.
+    #[error("{0}")]
+    Io(String),
+    /// The files don't hold what was written.
+    #[error("damaged: {0}")]
+    Damaged(String),
+}
+
+impl From<io::Error> for EngineError {
+    fn from(error: io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Self::NoSpace,
+            _ => Self::Io(error.to_string()),
+        }
+    }
+}
+
+impl From<sled::Error> for EngineError {
+    fn from(error: sled::Error) -> Self {
+        match error {
+            sled::Error::Io(error) => error.into(),
+            sled::Error::Corruption { .. } => Self::Damaged("sled found a bad checksum".to_owned()),
+            sled::Error::CollectionNotFound(_)
+            | sled::Error::Unsupported(_)
+            | sled::Error::ReportableBug(_) => Self::Damaged(error.to_string()),
+        }
+    }
+}
+
+/// An open database: keys in byte order, values of at most [`MAX_VALUE`] bytes.
+#[derive(Debug)]
+pub(super) struct Database {
+    tree: sled::Db,
+    /// sled's file, for what sled does not sync.
+    file: File,
+    path: PathBuf,
+}
+
+impl Database {
+    /// Opens the database in folder `path`; creates it, durably, where there is none.
+    pub(super) fn open(path: &Path) -> Result<Self, EngineError> {
+        let is_new = !path.join("db").exists();
+        if is_new {
+            fs::create_dir_all(path)?;
+        }
+        let tree = open_unlocked(path)?;
+        let database = Self { tree, file: File::open(path.join("db"))?, path: path.to_owned() };
+        if is_new {
+            database.flush()?;
+            database.sync_folder()?;
+        }
+        Ok(database)
+    }
+
+    /// Makes the folder's own entries durable, and its parent's entry for it.
+    fn sync_folder(&self) -> Result<(), EngineError> {
+        self.file.sync_all()?;
+        for entry in fs::read_dir(&self.path)? {
+            let entry = entry?;
+            if entry.file_type()?.is_file() {
+                File::open(entry.path())?.sync_all()?;
+            }
+        }
+        File::open(&self.path)?.sync_all()?;
+        if let Some(parent) = self.path.parent() {
+            File::open(parent)?.sync_all()?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn insert(&self, key: &[u8], value: &[u8]) -> Result<(), EngineError> {
+        debug_assert!(value.len() <= MAX_VALUE, "a value of {} bytes", value.len());
+        guarded(|| self.tree.insert(key, value).map(drop))
+    }
+
+    /// Puts (some) or removes (none) these keys, all or none.
+    pub(super) fn apply(&self, changes: Vec<(Vec<u8>, Option<Vec<u8>>)>) -> Result<(), EngineError> {
+        let mut batch = sled::Batch::default();
+        for (key, value) in changes {
+            match value {
+                Some(value) => batch.insert(key, value),
+                None => batch.remove(key),
+            }
+        }
+        guarded(|| self.tree.apply_batch(batch))
+    }
+
+    pub(super) fn remove(&self, key: &[u8]) -> Result<(), EngineError> {
+        guarded(|| self.tree.remove(key).map(drop))
+    }
+
+    pub(super) fn get(&self, key: &[u8]) -> Result<Option<Value>, EngineError> {
+        guarded(|| self.tree.get(key)).map(|value| value.map(Value))
+    }
+
+    /// Calls `visit` with entries from `from` on, ascending, until it returns false.
+    pub(super) fn scan(
+        &self,
+        from: &[u8],
+        mut visit: impl FnMut(&[u8], &[u8]) -> bool,
+    ) -> Result<(), EngineError> {
+        guarded(|| {
+            for entry in self.tree.range(from..) {
+                let (key, value) = entry?;
+                if !visit(&key, &value) {
+                    break;
+                }
+            }
+            Ok(())
+        })
+    }
+
+    /// The last entry whose key is at most `key`.
+    pub(super) fn last_at_most(&self, key: &[u8]) -> Result<Option<(Value, Value)>, EngineError> {
+        guarded(|| self.tree.range(..=key).next_back().transpose())
+            .map(|entry| entry.map(|(key, value)| (Value(key), Value(value))))
+    }
+
+    /// Hands all that was written to the operating system: it survives the end of the process.
+    pub(super) fn flush(&self) -> Result<(), EngineError> {
+        guarded(|| self.tree.flush().map(drop))
+    }
+
+    /// Waits until all that was flushed is on the device: it survives a power cut.
+    pub(super) fn sync(&self) -> Result<(), EngineError> {
+        Ok(self.file.sync_data()?)
+    }
+
+    /// The bytes of the database's file on the device. Cheap: one `fstat`.
+    pub(super) fn disk_bytes(&self) -> u64 {
+        self.file.metadata().map_or(0, |metadata| metadata.blocks() * 512)
+    }
+}
+
+/// Bytes read from a database, shared with its cache.
+#[derive(Clone, Debug)]
+pub(super) struct Value(sled::IVec);
+
+impl std::ops::Deref for Value {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+fn open_unlocked(path: &Path) -> Result<sled::Db, EngineError> {
+    let config = sled::Config::new()
+        .path(path)
+        .segment_size(SEGMENT_SIZE)
+        .cache_capacity(CACHE_BYTES)
+        .flush_every_ms(None);
+    let mut attempt = 1;
+    loop {
+        match guarded(|| config.open()) {
+            Err(EngineError::Io(reason)) if is_lock(&reason) && attempt < OPEN_ATTEMPTS => {
+                pause();
+                attempt += 1;
+            }
+            opened => return opened,
+        }
+    }
+}
+
+/// sled words a held lock so; it keeps no kind apart for it.
+fn is_lock(reason: &str) -> bool {
+    reason.contains("could not acquire lock")
+}
+
+#[allow(clippy::disallowed_methods, reason = "a bounded wait of milliseconds for sled's own lock")]
+fn pause() {
+    std::thread::sleep(OPEN_PAUSE);
+}
+
+/// Runs `call` with sled's panics caught.
+fn guarded<T>(call: impl FnOnce() -> Result<T, sled::Error>) -> Result<T, EngineError> {
+    match catch_unwind(AssertUnwindSafe(call)) {
+        Ok(result) => Ok(result?),
+        Err(panic) => {
+            let text = panic
+                .downcast_ref::<String>()
+                .map(String::as_str)
+                .or_else(|| panic.downcast_ref::<&str>().copied());
+            Err(EngineError::Damaged(text.unwrap_or("sled panicked").to_owned()))
+        }
+    }
+}
+
+/// The bytes that a folder and all below it take on the device.
+pub(super) fn folder_bytes(path: &Path) -> u64 {
+    let Ok(entries) = fs::read_dir(path) else { return 0 };
+    entries
+        .filter_map(Result::ok)
+        .map(|entry| match entry.metadata() {
+            Ok(metadata) if metadata.is_dir() => folder_bytes(&entry.path()),
+            Ok(metadata) => metadata.blocks() * 512,
+            Err(_) => 0,
+        })
+        .sum()
+}
+
+/// Makes a folder's entries durable.
+pub(super) fn sync_folder(path: &Path) -> io::Result<()> {
+    File::open(path)?.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_written_is_there_after_reopening() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a");
+        let database = Database::open(&path).unwrap();
+        database.insert(b"2", b"two").unwrap();
+        database.apply(vec![(b"1".to_vec(), Some(b"one".to_vec())), (b"2".to_vec(), None)]).unwrap();
+        database.flush().unwrap();
+        database.sync().unwrap();
+        drop(database);
+        let database = Database::open(&path).unwrap();
+        assert_eq!(&*database.get(b"1").unwrap().unwrap(), b"one");
+        assert!(database.get(b"2").unwrap().is_none());
+        assert!(database.disk_bytes() > 0);
+    }
+
+    #[test]
+    fn values_of_the_largest_size_make_no_blob() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a");
+        let database = Database::open(&path).unwrap();
+        for number in 0..1000_u64 {
+            let value = vec![u8::try_from(number % 251).unwrap(); MAX_VALUE];
+            database.insert(&number.to_be_bytes(), &value).unwrap();
+            if number % 7 == 0 {
+                database.flush().unwrap();
+            }
+        }
+        database.flush().unwrap();
+        let blobs = fs::read_dir(path.join("blobs")).unwrap().count();
+        assert_eq!(blobs, 0, "files in blobs/ are never synced");
+    }
+
+    #[test]
+    fn a_damaged_file_is_an_error_and_no_panic() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a");
+        let database = Database::open(&path).unwrap();
+        for number in 0..2000_u64 {
+            database.insert(&number.to_be_bytes(), &[7; 600]).unwrap();
+        }
+        database.flush().unwrap();
+        drop(database);
+        let mut bytes = fs::read(path.join("db")).unwrap();
+        for byte in bytes.iter_mut().skip(5000).step_by(4096) {
+            *byte ^= 0xff;
+        }
+        fs::write(path.join("db"), bytes).unwrap();
+        // Opening or reading may succeed in part; what counts is that it returns.
+        if let Ok(database) = Database::open(&path) {
+            drop(database.scan(&[], |_, _| true));
+        }
+    }
+}
