@@ -20,6 +20,8 @@
 //! `GET /control/stats` and `GET /control/events?after=N&limit=N`; they need no key and know no
 //! faults. With `down` they can be reached over HTTP/1.1 only.
 //!
+//! While it is up, connections idle for any time stay open: there are no time-outs here.
+//!
 //! Ids and the random choices of faults follow from the seed, so that the same requests, one
 //! after another, have the same answers; only dates come from the clock.
 
@@ -195,7 +197,8 @@ impl Handle {
         self.shared.lock().journal.clear();
     }
 
-    /// Begins anew: no users, no payments, nothing recorded, the faults and the seed of the start.
+    /// Begins anew: no users, no payments, nothing recorded or counted; faults, seed and the
+    /// recording's capacity are those of the options.
     pub fn reset(&self) {
         self.shared.reset();
     }
