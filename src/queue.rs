@@ -1,20 +1,41 @@
 //! The durable queue: an append-only log of events, the lanes' cursors over it, the dead letters.
 //!
-//! The seam is [`Log`] (what delivery needs) and [`Queue::append`] (what accepting needs); only
-//! `store` knows the engine.
+//! The seams are [`Log`] (what delivery needs) and [`Appender`] (what accepting needs); [`Queue`]
+//! implements both on sled, which only `engine` names.
+//!
+//! - `writer` appends: one thread, group commit, an fdatasync before each answer.
+//! - `tail` keeps the newest events in memory for the lanes that keep up.
+//! - `generations` is the log on disk: a row of databases that are removed as a whole.
+//! - `frame` and `group` are its format. `keeper` and `state` keep the cursors.
+//! - `open` recovers.
+//!
+//! Nothing is acknowledged before it is on disk, nothing is delivered before it is acknowledged,
+//! and no event is deleted before the cursors that pass it are durable.
 
 mod dead_letter;
+mod dead_letters;
 mod engine;
 mod frame;
+mod generations;
 mod group;
+mod keeper;
 mod log;
+mod open;
 mod sequence;
+mod state;
+mod store;
 mod submission;
+mod tail;
+#[cfg(test)]
+mod tests;
+mod writer;
 
 pub use dead_letter::DeadLetter;
 pub use log::{
     BatchKey, Chunk, LaneCursor, LaneStart, Log, QueuedEvent, ReadLimit, Settlement, StoreError,
     StoredBatch,
 };
+pub use open::{OpenError, Options};
 pub use sequence::{PARTITIONS, Partition, Partitions, Sequence, SequenceRanges, UserHash};
+pub use store::{Queue, ThreadPanicked, Threads};
 pub use submission::{AppendError, Appended, Appender, Readiness, Submission};

@@ -62,9 +62,16 @@ impl DeadLetters {
         self.count
     }
 
+    /// The highest sequence of a letter.
+    pub(super) fn highest(&self) -> Result<Option<Sequence>, EngineError> {
+        let last = self.database.last_at_most(&[0xff; 10])?;
+        Ok(last.and_then(|(key, _)| Some(Sequence::new(u64::from_be_bytes(*key.first_chunk()?)))))
+    }
+
     /// Stores letters, durably; one of the same sequence is replaced.
     pub(super) fn bury(&mut self, letters: &[DeadLetter]) -> Result<(), BuryError> {
-        let encoded: Vec<_> = letters.iter().map(|letter| (letter.sequence, encode(letter))).collect();
+        let encoded: Vec<_> =
+            letters.iter().map(|letter| (letter.sequence, encode(letter))).collect();
         let added: u64 = encoded.iter().map(|(_, bytes)| bytes.len() as u64).sum();
         if self.bytes + added > self.max_bytes {
             return Err(BuryError::Full);
@@ -82,7 +89,7 @@ impl DeadLetters {
         Ok(())
     }
 
-    /// Removes a letter; false where there is none. Durable with the next [`DeadLetters::sync`].
+    /// Removes a letter; false where there is none. Durable with the next `bury`.
     pub(super) fn remove(&mut self, sequence: Sequence) -> Result<bool, EngineError> {
         let mut found = 0;
         while let Some(piece) = self.database.get(&key(sequence, found))? {
@@ -94,16 +101,15 @@ impl DeadLetters {
         Ok(found > 0)
     }
 
-    pub(super) fn sync(&self) -> Result<(), EngineError> {
-        self.database.flush()?;
-        self.database.sync()
-    }
-
     /// Up to `limit` letters from `from` on, ascending.
-    pub(super) fn list(&self, from: Sequence, limit: usize) -> Result<Vec<DeadLetter>, EngineError> {
+    pub(super) fn list(
+        &self,
+        from: Sequence,
+        limit: usize,
+    ) -> Result<Vec<DeadLetter>, EngineError> {
         let mut letters = Vec::new();
         let mut open: Option<(Sequence, Vec<u8>)> = None;
-        let mut close = |open: Option<(Sequence, Vec<u8>)>, letters: &mut Vec<DeadLetter>| {
+        let close = |open: Option<(Sequence, Vec<u8>)>, letters: &mut Vec<DeadLetter>| {
             let letter = open.and_then(|(sequence, bytes)| decode(sequence, &bytes));
             letters.extend(letter);
         };

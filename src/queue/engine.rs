@@ -109,7 +109,10 @@ impl Database {
     }
 
     /// Puts (some) or removes (none) these keys, all or none.
-    pub(super) fn apply(&self, changes: Vec<(Vec<u8>, Option<Vec<u8>>)>) -> Result<(), EngineError> {
+    pub(super) fn apply(
+        &self,
+        changes: Vec<(Vec<u8>, Option<Vec<u8>>)>,
+    ) -> Result<(), EngineError> {
         let mut batch = sled::Batch::default();
         for (key, value) in changes {
             match value {
@@ -249,7 +252,9 @@ mod tests {
         let path = folder.path().join("a");
         let database = Database::open(&path).unwrap();
         database.insert(b"2", b"two").unwrap();
-        database.apply(vec![(b"1".to_vec(), Some(b"one".to_vec())), (b"2".to_vec(), None)]).unwrap();
+        database
+            .apply(vec![(b"1".to_vec(), Some(b"one".to_vec())), (b"2".to_vec(), None)])
+            .unwrap();
         database.flush().unwrap();
         database.sync().unwrap();
         drop(database);

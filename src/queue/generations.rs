@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use super::engine::{Database, EngineError, folder_bytes, sync_folder};
 use super::frame::{Content, decode, key_of};
@@ -22,6 +22,9 @@ const OPEN_FOR_READING: usize = 3;
 pub(super) struct Generations {
     folder: PathBuf,
     inner: Mutex<Inner>,
+    /// Held while a generation is opened, which takes milliseconds: never together with `inner`,
+    /// for which the writer waits.
+    opening: Mutex<()>,
 }
 
 #[derive(Debug, Default)]
@@ -36,6 +39,8 @@ struct Inner {
 struct Generation {
     path: PathBuf,
     database: Option<Arc<Database>>,
+    /// The same, for as long as anyone reads it: a folder can't be opened twice.
+    in_use: Weak<Database>,
     /// The sequence behind its last; none while it is written.
     end: Option<Sequence>,
     /// On the device, when it was sealed.
@@ -46,7 +51,7 @@ struct Generation {
 impl Generations {
     /// The row in `folder`, which exists; generations are added by whoever opens the log.
     pub(super) fn new(folder: PathBuf) -> Self {
-        Self { folder, inner: Mutex::default() }
+        Self { folder, inner: Mutex::default(), opening: Mutex::default() }
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -73,18 +78,33 @@ impl Generations {
 
     /// Adds a sealed generation, closed.
     pub(super) fn add_sealed(&self, first: u64, path: PathBuf, end: Sequence) {
-        let sealed_bytes = folder_bytes(&path);
-        let generation =
-            Generation { path, database: None, end: Some(end), sealed_bytes, last_read: 0 };
+        let generation = Generation {
+            sealed_bytes: folder_bytes(&path),
+            path,
+            database: None,
+            in_use: Weak::new(),
+            end: Some(end),
+            last_read: 0,
+        };
         self.lock().row.insert(first, generation);
     }
 
     /// Adds the one that is written.
     pub(super) fn add_written(&self, first: Sequence, database: Arc<Database>) {
-        let path = self.path_of(first);
-        let generation =
-            Generation { path, database: Some(database), end: None, sealed_bytes: 0, last_read: 0 };
+        let generation = Generation {
+            path: self.path_of(first),
+            in_use: Arc::downgrade(&database),
+            database: Some(database),
+            end: None,
+            sealed_bytes: 0,
+            last_read: 0,
+        };
         self.lock().row.insert(first.get(), generation);
+    }
+
+    /// Where the log begins: no event lies before this.
+    pub(super) fn start(&self) -> Option<Sequence> {
+        self.lock().row.keys().next().copied().map(Sequence::new)
     }
 
     /// Ends the written one before `end`. It stays readable.
@@ -93,7 +113,7 @@ impl Generations {
         if let Some(generation) = inner.row.get_mut(&first.get()) {
             generation.end = Some(end);
             generation.sealed_bytes = folder_bytes(&generation.path);
-            // Whoever reads it opens it again; the writer's handle may be poisoned.
+            // Closed, unless it is being read just now: most are removed without another read.
             generation.database = None;
         }
     }
@@ -137,7 +157,7 @@ impl Generations {
         partitions: &Partitions,
         limit: ReadLimit,
     ) -> Result<Chunk, EngineError> {
-        let Some((database, first, end)) = self.open_for_reading(from)? else {
+        let Some(Open { database, first, end }) = self.open_for_reading(from)? else {
             return Ok(Chunk { events: Vec::new(), position: committed.max(from) });
         };
         let end = end.unwrap_or(committed).min(committed);
@@ -162,31 +182,21 @@ impl Generations {
     }
 
     /// The generation in which the first event at or after `from` may lie, open.
-    #[allow(clippy::type_complexity, reason = "one caller, which takes it apart")]
-    fn open_for_reading(
-        &self,
-        from: Sequence,
-    ) -> Result<Option<(Arc<Database>, Sequence, Option<Sequence>)>, EngineError> {
-        let mut inner = self.lock();
-        inner.reads += 1;
-        let reads = inner.reads;
-        let holds = |g: &Generation| g.end.is_none_or(|end| end > from);
-        let Some(first) = inner.row.iter().find(|(_, g)| holds(g)).map(|(first, _)| *first) else {
-            return Ok(None);
-        };
-        let Some(generation) = inner.row.get_mut(&first) else { return Ok(None) };
-        generation.last_read = reads;
-        let end = generation.end;
-        let database = match &generation.database {
-            Some(database) => Arc::clone(database),
-            None => {
-                let database = Arc::new(Database::open(&generation.path)?);
-                generation.database = Some(Arc::clone(&database));
-                inner.close_least_read();
-                database
+    fn open_for_reading(&self, from: Sequence) -> Result<Option<Open>, EngineError> {
+        let mut opened = None;
+        loop {
+            let path = match self.lock().find(from, opened.take()) {
+                Found::None => return Ok(None),
+                Found::Open(open) => return Ok(Some(open)),
+                Found::Closed(path) => path,
+            };
+            let _one_at_a_time = self.opening.lock().unwrap_or_else(PoisonError::into_inner);
+            // Another reader may have opened it while this one waited.
+            if let Found::Open(open) = self.lock().find(from, None) {
+                return Ok(Some(open));
             }
-        };
-        Ok(Some((database, Sequence::new(first), end)))
+            opened = Some((path.clone(), Arc::new(Database::open(&path)?)));
+        }
     }
 
     /// Reads just these events, ascending; those that are not there are left out.
@@ -198,7 +208,8 @@ impl Generations {
         let mut found = Vec::with_capacity(sequences.len());
         let mut wanted = sequences;
         while let Some(next) = wanted.first() {
-            let Some((database, first, end)) = self.open_for_reading(*next)? else { break };
+            let Some(open) = self.open_for_reading(*next)? else { break };
+            let Open { database, first, end } = open;
             let end = end.unwrap_or(committed).min(committed);
             let here = wanted.partition_point(|sequence| *sequence < end);
             let (these, later) = wanted.split_at(here);
@@ -215,18 +226,47 @@ impl Generations {
     }
 }
 
+/// A generation that is open for reading.
+#[derive(Debug)]
+struct Open {
+    database: Arc<Database>,
+    first: Sequence,
+    end: Option<Sequence>,
+}
+
+enum Found {
+    None,
+    Open(Open),
+    Closed(PathBuf),
+}
+
 impl Inner {
+    /// Looks for the generation that may hold `from`; `opened` is one that was just opened.
+    fn find(&mut self, from: Sequence, opened: Option<(PathBuf, Arc<Database>)>) -> Found {
+        self.reads += 1;
+        let holds = |generation: &Generation| generation.end.is_none_or(|end| end > from);
+        let Some((&first, generation)) = self.row.iter_mut().find(|(_, g)| holds(g)) else {
+            return Found::None;
+        };
+        generation.last_read = self.reads;
+        if let Some((path, database)) = opened
+            && path == generation.path
+        {
+            generation.in_use = Arc::downgrade(&database);
+            generation.database = Some(database);
+        }
+        let database = generation.database.clone().or_else(|| generation.in_use.upgrade());
+        let Some(database) = database else { return Found::Closed(generation.path.clone()) };
+        let open = Open { database, first: Sequence::new(first), end: generation.end };
+        self.close_least_read();
+        Found::Open(open)
+    }
+
     fn close_least_read(&mut self) {
-        loop {
-            let sealed =
-                self.row.values_mut().filter(|g| g.end.is_some() && g.database.is_some());
-            let mut open: Vec<&mut Generation> = sealed.collect();
-            if open.len() <= OPEN_FOR_READING {
-                return;
-            }
-            open.sort_by_key(|generation| generation.last_read);
-            if let Some(generation) = open.into_iter().next() {
-                generation.database = None;
+        let open = || |g: &&mut Generation| g.end.is_some() && g.database.is_some();
+        while self.row.values_mut().filter(open()).count() > OPEN_FOR_READING {
+            if let Some(least) = self.row.values_mut().filter(open()).min_by_key(|g| g.last_read) {
+                least.database = None;
             }
         }
     }
@@ -310,7 +350,7 @@ pub(super) fn survey(database: &Database, limit: Option<Sequence>) -> Result<Sur
     Ok(survey)
 }
 
-/// Whether a folder holds a log at all.
+/// Creates a folder, durably, where there is none.
 pub(super) fn create_folder(path: &Path) -> std::io::Result<()> {
     fs::create_dir_all(path)?;
     match path.parent() {

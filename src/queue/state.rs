@@ -3,8 +3,8 @@
 
 use std::path::Path;
 
-use serde::{Deserialize, Serialize};
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 
 use super::engine::{Database, EngineError, MAX_VALUE};
 use super::{
@@ -66,9 +66,8 @@ impl LaneRecord {
             (batch.key.0, deltas.collect())
         });
         let watermarks = cursor.watermarks.iter();
-        let watermarks = watermarks
-            .map(|(partition, sequence)| (partition.number(), sequence.get()))
-            .collect();
+        let watermarks =
+            watermarks.map(|(partition, sequence)| (partition.number(), sequence.get())).collect();
         Self { watermarks, settled, unfinished, settled_total }
     }
 
@@ -262,7 +261,12 @@ mod tests {
     fn cursors() -> impl Strategy<Value = LaneCursor> {
         let ranges = prop::collection::vec((1u64..1 << 40, 0u64..50), 0..40);
         let batch = prop::option::of(prop::collection::btree_set(1u64..1 << 40, 1..5000));
-        (prop::collection::btree_map(any::<u8>(), 1u64..1 << 40, 1..256), ranges, batch, any::<u128>())
+        (
+            prop::collection::btree_map(any::<u8>(), 1u64..1 << 40, 1..256),
+            ranges,
+            batch,
+            any::<u128>(),
+        )
             .prop_map(|(watermarks, ranges, batch, key)| {
                 let mut settled = SequenceRanges::new();
                 for (first, length) in ranges {

@@ -115,9 +115,9 @@ pub trait Appender: Clone + Send + Sync + 'static {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Readiness {
     Ready,
-    /// Counts of the queue are not complete yet.
-    Opening,
     QueueFull,
     DiskFull,
+    /// The disk fails.
+    Failed,
     Closed,
 }

@@ -34,7 +34,6 @@ struct Inner {
 
 #[derive(Debug)]
 struct TailGroup {
-    first: Sequence,
     end: Sequence,
     events: Vec<QueuedEvent>,
     bytes: usize,
@@ -70,8 +69,8 @@ impl Tail {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Adds a committed group, and wakes whom it concerns.
-    pub(super) fn push(&self, first: Sequence, end: Sequence, events: Vec<QueuedEvent>) {
+    /// Adds a committed group that ends before `end`, and wakes whom it concerns.
+    pub(super) fn push(&self, end: Sequence, events: Vec<QueuedEvent>) {
         let json: usize = events.iter().map(|event| event.json.len()).sum();
         let bytes = json + events.len() * EVENT_OVERHEAD;
         let mut partitions = Partitions::none();
@@ -79,7 +78,7 @@ impl Tail {
             partitions.insert(event.user.partition());
         }
         let mut inner = self.lock();
-        inner.groups.push_back(Arc::new(TailGroup { first, end, events, bytes, partitions }));
+        inner.groups.push_back(Arc::new(TailGroup { end, events, bytes, partitions }));
         inner.bytes += bytes;
         inner.end = end;
         inner.total_bytes += json as u64;
@@ -193,7 +192,7 @@ impl Inner {
         };
         for waiter in self.waiters.extract_if(.., due) {
             // It may have given up meanwhile.
-            drop(waiter.wake.send(()));
+            let (Ok(()) | Err(())) = waiter.wake.send(());
         }
     }
 }
@@ -221,8 +220,7 @@ mod tests {
     }
 
     fn push(tail: &Tail, sequences: std::ops::Range<u64>) {
-        let (first, end) = (Sequence::new(sequences.start), Sequence::new(sequences.end));
-        tail.push(first, end, sequences.map(event).collect());
+        tail.push(Sequence::new(sequences.end), sequences.map(event).collect());
     }
 
     fn numbers(chunk: &Chunk) -> Vec<u64> {

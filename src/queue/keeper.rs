@@ -1,0 +1,283 @@
+//! The thread that keeps the small state: cursors, dead letters, and the generations' records.
+//!
+//! It works in groups, as the writer does: all that waits is written together and handed to the
+//! operating system with one flush, then answered. What must survive a power cut is synced at
+//! once (dead letters, a generation's seal, the reserve of sequences); cursors within
+//! [`SYNC_EVERY`]. A generation is removed only after the cursors that pass it are durable.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::time::{Duration, Instant};
+
+use tokio::sync::oneshot;
+use tracing::{error, warn};
+
+use super::dead_letters::{BuryError, DeadLetters};
+use super::engine::EngineError;
+use super::generations::Generations;
+use super::state::{Change, LaneRecord, StateDb, put_lane, remove_generation, remove_lane, reseat};
+use super::{DeadLetter, LaneCursor, LaneStart, Sequence, Settlement, StoreError};
+use crate::telemetry::Ledger;
+
+/// How long a cursor may be in the operating system only.
+const SYNC_EVERY: Duration = Duration::from_millis(100);
+/// How many tasks one flush may cover.
+const GROUP: usize = 256;
+
+/// What the keeper is asked to do.
+#[derive(Debug)]
+pub(super) enum Task {
+    Lanes {
+        wanted: usize,
+        done: oneshot::Sender<Result<Vec<LaneStart>, StoreError>>,
+    },
+    Save {
+        lane: usize,
+        cursor: LaneCursor,
+        settlement: Settlement,
+        done: Done,
+    },
+    Bury {
+        letters: Vec<DeadLetter>,
+        done: Done,
+    },
+    /// Writes these changes durably.
+    Record {
+        changes: Vec<Change>,
+        done: Done,
+    },
+    ListDeadLetters {
+        from: Sequence,
+        limit: usize,
+        done: oneshot::Sender<Result<Vec<DeadLetter>, StoreError>>,
+    },
+}
+
+pub(super) type Done = oneshot::Sender<Result<(), StoreError>>;
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Keeper {
+    pub(super) tasks: Receiver<Task>,
+    pub(super) state: Option<StateDb>,
+    pub(super) state_path: PathBuf,
+    pub(super) dead_letters: DeadLetters,
+    pub(super) lanes: Vec<LaneRecord>,
+    pub(super) pieces: HashMap<u8, u8>,
+    pub(super) generations: Arc<Generations>,
+    pub(super) ledger: Arc<Ledger>,
+    /// When the oldest cursor that is not yet synced was written.
+    pub(super) unsynced_since: Option<Instant>,
+}
+
+/// What is answered once the group's changes are written.
+enum Answer {
+    Plain(Done),
+    Lanes(oneshot::Sender<Result<Vec<LaneStart>, StoreError>>, Vec<LaneStart>),
+}
+
+impl Keeper {
+    /// Works until every sender of tasks is gone.
+    pub(super) fn run(mut self) {
+        while let Some(first) = self.next() {
+            let mut group = vec![first];
+            while group.len() < GROUP
+                && let Ok(task) = self.tasks.try_recv()
+            {
+                group.push(task);
+            }
+            self.work(group);
+        }
+        if let Err(error) = self.sync() {
+            warn!(error = %error, "the cursors could not be synced at the end");
+        }
+    }
+
+    /// Waits for a task; syncs when it is due.
+    fn next(&mut self) -> Option<Task> {
+        loop {
+            let Some(since) = self.unsynced_since else { return self.tasks.recv().ok() };
+            match self.tasks.recv_timeout(SYNC_EVERY.saturating_sub(since.elapsed())) {
+                Ok(task) => return Some(task),
+                Err(RecvTimeoutError::Disconnected) => return None,
+                Err(RecvTimeoutError::Timeout) => {
+                    if let Err(error) = self.sync() {
+                        error!(error = %error, "the cursors could not be synced; trying again");
+                        self.unsynced_since = Some(Instant::now());
+                    }
+                    self.remove_passed();
+                }
+            }
+        }
+    }
+
+    fn work(&mut self, group: Vec<Task>) {
+        let mut changes = Vec::new();
+        let mut answers = Vec::new();
+        let mut settlements = Vec::new();
+        let mut sync_now = false;
+        let before = (self.lanes.clone(), self.pieces.clone());
+        for task in group {
+            match task {
+                Task::Lanes { wanted, done } => {
+                    let starts = self.seat(wanted, &mut changes);
+                    answers.push(Answer::Lanes(done, starts));
+                }
+                Task::Save { lane, cursor, settlement, done } => {
+                    self.save(lane, &cursor, &settlement, &mut changes);
+                    settlements.push(settlement);
+                    answers.push(Answer::Plain(done));
+                }
+                Task::Record { changes: recorded, done } => {
+                    changes.extend(recorded);
+                    sync_now = true;
+                    answers.push(Answer::Plain(done));
+                }
+                Task::Bury { letters, done } => {
+                    let result = self.bury(&letters);
+                    drop(done.send(result));
+                }
+                Task::ListDeadLetters { from, limit, done } => {
+                    let listed = self.dead_letters.list(from, limit);
+                    drop(done.send(listed.map_err(|error| StoreError::Io(error.to_string()))));
+                }
+            }
+        }
+        let result = self.write(changes, sync_now).map_err(|error| {
+            // Nothing of it counts: the lanes try again.
+            (self.lanes, self.pieces) = before;
+            StoreError::Io(error.to_string())
+        });
+        if result.is_ok() {
+            self.count(&settlements);
+            if self.unsynced_since.is_some_and(|since| since.elapsed() >= SYNC_EVERY)
+                && let Err(error) = self.sync()
+            {
+                error!(error = %error, "the cursors could not be synced; trying again");
+            }
+        }
+        for answer in answers {
+            match answer {
+                Answer::Plain(done) => drop(done.send(result.clone())),
+                Answer::Lanes(done, starts) => drop(done.send(result.clone().map(|()| starts))),
+            }
+        }
+        self.remove_passed();
+    }
+
+    /// The lanes to deliver with; see [`super::Log::lanes`].
+    fn seat(&mut self, wanted: usize, changes: &mut Vec<Change>) -> Vec<LaneStart> {
+        let must_finish = self.lanes.iter().any(LaneRecord::is_unfinished);
+        if self.lanes.len() != wanted && !must_finish {
+            let fresh = self.generations.start().unwrap_or(Sequence::FIRST);
+            let seated = reseat(&self.lanes, wanted, fresh);
+            for (lane, pieces) in self.pieces.drain() {
+                changes.extend(remove_lane(lane, pieces));
+            }
+            self.lanes = seated;
+            for lane in 0..self.lanes.len() {
+                changes.extend(self.put(lane));
+            }
+        }
+        self.lanes.iter().map(LaneRecord::start).collect()
+    }
+
+    fn put(&mut self, lane: usize) -> Vec<Change> {
+        let number = u8::try_from(lane).unwrap_or(u8::MAX);
+        let pieces = self.pieces.entry(number).or_default();
+        self.lanes.get(lane).map(|record| put_lane(number, record, pieces)).unwrap_or_default()
+    }
+
+    fn save(
+        &mut self,
+        lane: usize,
+        cursor: &LaneCursor,
+        settlement: &Settlement,
+        changes: &mut Vec<Change>,
+    ) {
+        if let Some(record) = self.lanes.get_mut(lane) {
+            *record = LaneRecord::new(cursor, record.settled_total + settlement.total());
+            changes.extend(self.put(lane));
+        }
+    }
+
+    fn count(&self, settlements: &[Settlement]) {
+        let settled = self.lanes.iter().map(|lane| lane.settled_total).sum();
+        self.ledger.update(|counts| {
+            counts.settled = settled;
+            for settlement in settlements {
+                counts.delivered += settlement.delivered;
+                for (reason, count) in &settlement.dead_lettered {
+                    *counts.dead_lettered.entry(*reason).or_default() += count;
+                }
+                for (reason, count) in &settlement.dropped {
+                    *counts.dropped.entry(*reason).or_default() += count;
+                }
+            }
+        });
+    }
+
+    fn bury(&mut self, letters: &[DeadLetter]) -> Result<(), StoreError> {
+        let result = self.dead_letters.bury(letters).map_err(|error| match error {
+            BuryError::Full => StoreError::DeadLettersFull,
+            BuryError::Engine(error) => StoreError::Io(error.to_string()),
+        });
+        let count = self.dead_letters.count();
+        self.ledger.update(|counts| counts.dead_letters = count);
+        result
+    }
+
+    fn write(&mut self, changes: Vec<Change>, sync_now: bool) -> Result<(), EngineError> {
+        if changes.is_empty() {
+            return Ok(());
+        }
+        let written = self.state()?.write(changes);
+        if written.is_err() {
+            // A handle is poisoned by a failed write: the next try opens the folder again.
+            self.state = None;
+            return written;
+        }
+        self.unsynced_since.get_or_insert_with(Instant::now);
+        if sync_now { self.sync() } else { Ok(()) }
+    }
+
+    fn state(&mut self) -> Result<&StateDb, EngineError> {
+        match &mut self.state {
+            Some(state) => Ok(state),
+            closed => Ok(closed.insert(StateDb::open(&self.state_path)?)),
+        }
+    }
+
+    fn sync(&mut self) -> Result<(), EngineError> {
+        if self.unsynced_since.is_some() {
+            self.state()?.sync()?;
+            self.unsynced_since = None;
+        }
+        Ok(())
+    }
+
+    /// Removes the generations that every lane has passed.
+    fn remove_passed(&mut self) {
+        let Some(low) = self.lanes.iter().map(LaneRecord::low).min() else { return };
+        let passed = self.generations.passed(Sequence::new(low));
+        if passed.is_empty() {
+            return;
+        }
+        if let Err(error) = self.sync() {
+            error!(error = %error, "delivered events stay on disk: the cursors could not be synced");
+            return;
+        }
+        for first in passed {
+            if let Err(error) = self.generations.remove(first) {
+                warn!(error = %error, generation = first.get(), "a generation could not be removed");
+            }
+            if let Err(error) = self.write(vec![remove_generation(first.get())], false) {
+                warn!(error = %error, generation = first.get(), "its record could not be removed");
+            }
+        }
+        let bytes = self.generations.disk_bytes();
+        self.ledger.update(|counts| counts.queue_bytes = bytes);
+    }
+}

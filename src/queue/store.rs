@@ -1,0 +1,271 @@
+//! The queue as the rest of the program holds it: the sled store behind the seams.
+
+use std::fs::File;
+use std::sync::mpsc::{Sender, channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+
+use tokio::sync::{Semaphore, oneshot};
+
+use super::generations::Generations;
+use super::keeper::{Keeper, Task};
+use super::open::{OpenError, Options, open};
+use super::tail::Tail;
+use super::writer::{AtomicReadiness, Request, Writer};
+use super::{
+    AppendError, Appended, Appender, Chunk, DeadLetter, LaneCursor, LaneStart, Log, Partitions,
+    QueuedEvent, ReadLimit, Readiness, Sequence, Settlement, StoreError, Submission,
+};
+use crate::clock::Clock;
+use crate::telemetry::Metrics;
+
+/// Committed events kept in memory for the lanes that keep up, in bytes.
+const TAIL_BYTES: usize = 4 * 1024 * 1024;
+/// Memory that requests may take while they wait for the writer, in bytes.
+const WAITING_BYTES: usize = 32 * 1024 * 1024;
+/// The least that a request counts against it, so that their number is bounded too.
+const WAITING_LEAST: usize = 4 * 1024;
+const GENERATION_BYTES: u64 = 16 * 1024 * 1024;
+
+/// The durable queue. Clones share it; see [`super`] for what it promises.
+#[derive(Clone, Debug)]
+pub struct Queue {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    /// None once closed.
+    requests: Mutex<Option<Sender<Request>>>,
+    tasks: Mutex<Option<Sender<Task>>>,
+    waiting: Arc<Semaphore>,
+    tail: Arc<Tail>,
+    generations: Arc<Generations>,
+    metrics: Arc<Metrics>,
+    readiness: Arc<AtomicReadiness>,
+    max_bytes: u64,
+}
+
+/// The queue's threads; to be joined once the queue is closed.
+#[derive(Debug)]
+pub struct Threads {
+    writer: JoinHandle<()>,
+    keeper: JoinHandle<()>,
+    lock: File,
+}
+
+/// A thread of the queue ended by a panic.
+#[derive(Debug, thiserror::Error)]
+#[error("the queue's {0} thread panicked")]
+pub struct ThreadPanicked(&'static str);
+
+impl Threads {
+    /// Waits for both threads to end; then the folder is free for another process.
+    ///
+    /// # Errors
+    /// When one panicked.
+    pub fn join(self) -> Result<(), ThreadPanicked> {
+        let writer = self.writer.join().map_err(|_| ThreadPanicked("writer"));
+        let keeper = self.keeper.join().map_err(|_| ThreadPanicked("keeper"));
+        drop(self.lock);
+        writer.and(keeper)
+    }
+
+    /// Whether one ended; before the queue is closed that means that it panicked.
+    #[must_use]
+    pub fn any_ended(&self) -> bool {
+        self.writer.is_finished() || self.keeper.is_finished()
+    }
+}
+
+impl Queue {
+    /// Opens the folder, recovers what is in it, and starts the threads. Blocks.
+    ///
+    /// # Errors
+    /// When the folder can't be used; see [`OpenError`].
+    pub fn open(
+        options: &Options,
+        clock: Clock,
+        metrics: Arc<Metrics>,
+    ) -> Result<(Self, Threads), OpenError> {
+        let opened = open(options)?;
+        let (settled, appended) = (opened.settled(), opened.appended);
+        let queue_bytes = opened.generations.disk_bytes();
+        metrics.ledger.update(|counts| {
+            counts.appended = appended;
+            counts.settled = settled;
+            counts.recovered = counts.queued();
+            counts.queue_bytes = queue_bytes;
+            counts.queue_capacity_bytes = options.max_bytes;
+            counts.dead_letters = opened.dead_letters.count();
+        });
+        let tail = Arc::new(Tail::new(opened.next, TAIL_BYTES));
+        let readiness = Arc::<AtomicReadiness>::default();
+        let (requests, waiting_requests) = channel();
+        let (tasks, waiting_tasks) = channel();
+        let keeper = Keeper {
+            tasks: waiting_tasks,
+            state: Some(opened.state),
+            state_path: opened.state_path,
+            dead_letters: opened.dead_letters,
+            lanes: opened.lanes,
+            pieces: opened.pieces,
+            generations: Arc::clone(&opened.generations),
+            ledger: Arc::clone(&metrics.ledger),
+            unsynced_since: None,
+        };
+        let writer = Writer {
+            requests: waiting_requests,
+            keeper: tasks.clone(),
+            current: Some(opened.current),
+            next: opened.next,
+            appended: opened.appended,
+            generations: Arc::clone(&opened.generations),
+            tail: Arc::clone(&tail),
+            metrics: Arc::clone(&metrics),
+            clock,
+            readiness: Arc::clone(&readiness),
+            max_bytes: options.max_bytes,
+            seal_at: GENERATION_BYTES.min(options.max_bytes / 8),
+            interval: options.interval,
+            unsynced_since: None,
+        };
+        let spawn = |name: &str, run: Box<dyn FnOnce() + Send>| {
+            std::thread::Builder::new()
+                .name(name.to_owned())
+                .spawn(run)
+                .map_err(|source| OpenError::Folder { dir: options.dir.clone(), source })
+        };
+        let threads = Threads {
+            keeper: spawn("queue-keeper", Box::new(move || keeper.run()))?,
+            writer: spawn("queue-writer", Box::new(move || writer.run()))?,
+            lock: opened.lock,
+        };
+        let shared = Shared {
+            requests: Mutex::new(Some(requests)),
+            tasks: Mutex::new(Some(tasks)),
+            waiting: Arc::new(Semaphore::new(WAITING_BYTES)),
+            tail,
+            generations: opened.generations,
+            metrics,
+            readiness,
+            max_bytes: options.max_bytes,
+        };
+        Ok((Self { shared: Arc::new(shared) }, threads))
+    }
+
+    /// Takes no more events and no more tasks; the threads write what they have, and end.
+    pub fn close(&self) {
+        self.shared.readiness.set(Readiness::Closed);
+        take(&self.shared.requests);
+        take(&self.shared.tasks);
+    }
+
+    /// Up to `limit` dead letters behind `after`, ascending.
+    ///
+    /// # Errors
+    /// When the disk fails.
+    pub async fn dead_letters(
+        &self,
+        after: Option<Sequence>,
+        limit: usize,
+    ) -> Result<Vec<DeadLetter>, StoreError> {
+        let from = after.map_or(Sequence::FIRST, Sequence::next);
+        self.ask(|done| Task::ListDeadLetters { from, limit, done }).await
+    }
+
+    async fn ask<T>(
+        &self,
+        task: impl FnOnce(oneshot::Sender<Result<T, StoreError>>) -> Task,
+    ) -> Result<T, StoreError> {
+        let (done, answer) = oneshot::channel();
+        let tasks = self.shared.tasks.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let tasks = tasks.ok_or(StoreError::Closed)?;
+        tasks.send(task(done)).map_err(|_| StoreError::Closed)?;
+        drop(tasks);
+        answer.await.map_err(|_| StoreError::Closed)?
+    }
+
+    async fn blocking<T: Send + 'static>(
+        work: impl FnOnce() -> Result<T, super::engine::EngineError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        match tokio::task::spawn_blocking(work).await {
+            Ok(result) => result.map_err(|error| StoreError::Io(error.to_string())),
+            Err(_) => Err(StoreError::Closed),
+        }
+    }
+}
+
+fn take<T>(slot: &Mutex<Option<T>>) {
+    drop(slot.lock().unwrap_or_else(PoisonError::into_inner).take());
+}
+
+impl Appender for Queue {
+    async fn append(&self, submission: Submission) -> Result<Appended, AppendError> {
+        if submission.is_empty() {
+            return Ok(Appended::default());
+        }
+        let share = submission.bytes().clamp(WAITING_LEAST, WAITING_BYTES);
+        let share = u32::try_from(share).unwrap_or(u32::MAX);
+        let waiting = Arc::clone(&self.shared.waiting);
+        let permit = waiting.acquire_many_owned(share).await.map_err(|_| AppendError::Closed)?;
+        let (done, committed) = oneshot::channel();
+        {
+            let requests = self.shared.requests.lock().unwrap_or_else(PoisonError::into_inner);
+            let requests = requests.as_ref().ok_or(AppendError::Closed)?;
+            let request = Request { submission, done, permit };
+            requests.send(request).map_err(|_| AppendError::Closed)?;
+        }
+        // The writer answers each request that it took, unless it panicked on the way.
+        committed.await.unwrap_or(Err(AppendError::OutcomeUnknown))
+    }
+
+    fn ready(&self) -> Readiness {
+        let bytes = self.shared.metrics.ledger.snapshot().queue_bytes;
+        self.shared.readiness.get(bytes, self.shared.max_bytes)
+    }
+}
+
+impl Log for Queue {
+    async fn lanes(&self, wanted: usize) -> Result<Vec<LaneStart>, StoreError> {
+        self.ask(|done| Task::Lanes { wanted, done }).await
+    }
+
+    async fn read(
+        &self,
+        from: Sequence,
+        partitions: &Partitions,
+        limit: ReadLimit,
+    ) -> Result<Chunk, StoreError> {
+        if let Some(chunk) = self.shared.tail.read(from, partitions, limit) {
+            return Ok(chunk);
+        }
+        let generations = Arc::clone(&self.shared.generations);
+        let (committed, partitions) = (self.shared.tail.end(), *partitions);
+        Self::blocking(move || generations.read(from, committed, &partitions, limit)).await
+    }
+
+    async fn read_exactly(&self, sequences: &[Sequence]) -> Result<Vec<QueuedEvent>, StoreError> {
+        let generations = Arc::clone(&self.shared.generations);
+        let committed = self.shared.tail.end();
+        let sequences = sequences.to_vec();
+        Self::blocking(move || generations.read_exactly(&sequences, committed)).await
+    }
+
+    async fn committed(&self, position: Sequence, partitions: &Partitions, at_least: ReadLimit) {
+        self.shared.tail.committed(position, partitions, at_least).await;
+    }
+
+    async fn save(
+        &self,
+        lane: usize,
+        cursor: LaneCursor,
+        settlement: Settlement,
+    ) -> Result<(), StoreError> {
+        self.ask(|done| Task::Save { lane, cursor, settlement, done }).await
+    }
+
+    async fn bury(&self, letters: Vec<DeadLetter>) -> Result<(), StoreError> {
+        self.ask(|done| Task::Bury { letters, done }).await
+    }
+}

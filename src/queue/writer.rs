@@ -1,0 +1,373 @@
+//! The one thread that appends: group commit.
+//!
+//! It takes all requests that wait (up to [`GROUP_EVENTS`] or [`GROUP_BYTES`]), writes them as
+//! frames, makes them durable with one flush and one fdatasync, and answers them all. While it
+//! waits for the disk, the next group gathers; when idle, nothing waits for anything.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
+use std::time::{Duration, Instant};
+
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
+use tracing::{error, info, warn};
+
+use super::engine::{Database, EngineError};
+use super::generations::Generations;
+use super::group::{Group, GroupBuilder};
+use super::keeper::Task;
+use super::state::{Change, GenerationRecord, Sealed, put_generation, reserve};
+use super::tail::Tail;
+use super::{AppendError, Appended, Readiness, Sequence, Submission};
+use crate::clock::Clock;
+use crate::telemetry::Metrics;
+
+const GROUP_EVENTS: usize = 1024;
+const GROUP_BYTES: usize = 1024 * 1024;
+/// What a commit may take beside its own bytes: a segment of sled's and a new generation's files.
+const HEADROOM: u64 = 1024 * 1024;
+/// Sequences that a generation may use: far more than fit into one, so that the reserve on disk
+/// is moved only when a generation begins.
+pub(super) const RESERVE: u64 = 1 << 22;
+
+/// A request on its way to the disk.
+#[derive(Debug)]
+pub(super) struct Request {
+    pub(super) submission: Submission,
+    pub(super) done: oneshot::Sender<Result<Appended, AppendError>>,
+    /// Its share of the memory that waiting requests may take; given back with the answer.
+    pub(super) permit: OwnedSemaphorePermit,
+}
+
+/// What the writer knows of the generation it writes.
+#[derive(Debug)]
+pub(super) struct Written {
+    pub(super) first: Sequence,
+    pub(super) database: Arc<Database>,
+    pub(super) appended_before: u64,
+    pub(super) events: u64,
+    /// Set when a commit to it failed and that could not be recorded yet: nothing from here on
+    /// counts, and nothing more may be written to it.
+    pub(super) failed_at: Option<Sequence>,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Writer {
+    pub(super) requests: Receiver<Request>,
+    pub(super) keeper: Sender<Task>,
+    /// None after a failure, until a new one is begun.
+    pub(super) current: Option<Written>,
+    pub(super) next: Sequence,
+    pub(super) appended: u64,
+    pub(super) generations: Arc<Generations>,
+    pub(super) tail: Arc<Tail>,
+    pub(super) metrics: Arc<Metrics>,
+    pub(super) clock: Clock,
+    pub(super) readiness: Arc<AtomicReadiness>,
+    pub(super) max_bytes: u64,
+    /// A generation is sealed at this many bytes on the device.
+    pub(super) seal_at: u64,
+    /// How often written data is synced; none: with each commit.
+    pub(super) interval: Option<Duration>,
+    pub(super) unsynced_since: Option<Instant>,
+}
+
+/// Why a group was not committed.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum CommitError {
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+    #[error("the state could not be written: {0}")]
+    State(String),
+}
+
+impl Writer {
+    /// Works until every sender of requests is gone.
+    pub(super) fn run(mut self) {
+        while let Some(first) = self.next_request() {
+            let mut events = first.submission.len();
+            let mut bytes = first.submission.bytes();
+            let mut group = vec![first];
+            while events < GROUP_EVENTS
+                && bytes < GROUP_BYTES
+                && let Ok(request) = self.requests.try_recv()
+            {
+                events += request.submission.len();
+                bytes += request.submission.bytes();
+                group.push(request);
+            }
+            self.commit(group, events, bytes);
+        }
+        self.sync_if_due(Duration::ZERO);
+        self.leave_unused_reserve();
+    }
+
+    /// Waits for a request; with durability `interval`, syncs meanwhile.
+    fn next_request(&mut self) -> Option<Request> {
+        loop {
+            let (Some(since), Some(interval)) = (self.unsynced_since, self.interval) else {
+                return self.requests.recv().ok();
+            };
+            match self.requests.recv_timeout(interval.saturating_sub(since.elapsed())) {
+                Ok(request) => return Some(request),
+                Err(RecvTimeoutError::Disconnected) => return None,
+                Err(RecvTimeoutError::Timeout) => self.sync_if_due(interval),
+            }
+        }
+    }
+
+    fn commit(&mut self, requests: Vec<Request>, events: usize, bytes: usize) {
+        if self.is_full(bytes as u64) {
+            if self.readiness.set_full(self.generations.disk_bytes()) != Readiness::QueueFull {
+                warn!(
+                    queue.capacity_bytes = self.max_bytes,
+                    "the queue is full: events are refused until GMFY takes some"
+                );
+            }
+            return answer_all(requests, &AppendError::QueueFull);
+        }
+        let started = Instant::now();
+        let mut builder = GroupBuilder::new(self.next, self.clock.now(), events);
+        let mut answers = Vec::with_capacity(requests.len());
+        for Request { submission, done, permit } in requests {
+            let accepted = submission.len() as u64;
+            let sequences = builder.push(submission);
+            answers.push((done, Appended { accepted, duplicates: 0, sequences }, permit));
+        }
+        let group = builder.finish();
+        // Failed or not, these sequences are never used again.
+        self.next = group.end;
+        match self.store_with_one_retry(&group) {
+            Ok(()) => {
+                self.metrics.commit_duration.observe(started.elapsed().as_secs_f64());
+                self.publish(group);
+                self.readiness.set(Readiness::Ready);
+                for (done, appended, _permit) in answers {
+                    drop(done.send(Ok(appended)));
+                }
+                if let Some(interval) = self.interval {
+                    self.sync_if_due(interval);
+                }
+            }
+            Err(cause) => {
+                let (state, answer) = match &cause {
+                    CommitError::Engine(EngineError::NoSpace) => {
+                        (Readiness::DiskFull, AppendError::DiskFull)
+                    }
+                    CommitError::Engine(_) | CommitError::State(_) => {
+                        (Readiness::Failed, AppendError::Failed(cause.to_string()))
+                    }
+                };
+                if self.readiness.set(state) != state {
+                    error!(error = %cause, "events are refused: they can't be stored");
+                }
+                for (done, _, _permit) in answers {
+                    drop(done.send(Err(answer.clone())));
+                }
+            }
+        }
+    }
+
+    /// Whether `bytes` more might take the queue over its limit.
+    fn is_full(&self, bytes: u64) -> bool {
+        let taken = self.generations.disk_bytes();
+        taken.saturating_add(bytes.saturating_mul(2)).saturating_add(HEADROOM) > self.max_bytes
+    }
+
+    /// Writes the group; where that fails, closes the generation and writes the group once more,
+    /// with the same sequences, to a new one. Where that fails too, nothing of it counts: the old
+    /// generation's record ends before it, and the new folder is gone.
+    fn store_with_one_retry(&mut self, group: &Group) -> Result<(), CommitError> {
+        let first_failure = match self.store(group) {
+            Ok(()) => return Ok(()),
+            Err(failure) => failure,
+        };
+        error!(error = %first_failure, "a commit failed; writing it to a new generation");
+        self.abandon(group.first);
+        let second = self.store(group);
+        if second.is_err() {
+            self.abandon(group.first);
+        }
+        second
+    }
+
+    fn store(&mut self, group: &Group) -> Result<(), CommitError> {
+        if let Some(end) = self.current.as_ref().and_then(|current| current.failed_at) {
+            self.abandon(end);
+            if self.current.is_some() {
+                return Err(CommitError::State("a failed commit's end is not recorded".to_owned()));
+            }
+        }
+        if self.current.as_ref().is_none_or(|c| c.database.disk_bytes() >= self.seal_at) {
+            self.roll(group.first)?;
+        }
+        let Some(current) = &self.current else {
+            return Err(CommitError::State("no generation is open".to_owned()));
+        };
+        for frame in &group.frames {
+            current.database.insert(&frame.key, &frame.value)?;
+        }
+        current.database.flush()?;
+        match self.interval {
+            None => current.database.sync()?,
+            Some(_) => {
+                self.unsynced_since.get_or_insert_with(Instant::now);
+            }
+        }
+        Ok(())
+    }
+
+    /// Seals the generation that is written, and begins one at `first`.
+    fn roll(&mut self, first: Sequence) -> Result<(), CommitError> {
+        self.sync_if_due(Duration::ZERO);
+        let mut changes = Vec::new();
+        if let Some(current) = self.current.take() {
+            if current.first == first {
+                // Nothing was committed to it yet.
+                self.current = Some(current);
+                return Ok(());
+            }
+            self.generations.seal(current.first, first);
+            changes.push(seal_record(&current, first));
+        }
+        let path = self.generations.path_of(first);
+        let database = Arc::new(Database::open(&path)?);
+        let appended_before = self.appended;
+        changes
+            .push(put_generation(first.get(), GenerationRecord { appended_before, sealed: None }));
+        changes.push(reserve(first.get() + RESERVE));
+        self.record(changes)?;
+        self.generations.add_written(first, Arc::clone(&database));
+        self.current =
+            Some(Written { first, database, appended_before, events: 0, failed_at: None });
+        Ok(())
+    }
+
+    /// Closes the generation that is written, of which nothing from `end` on counts.
+    fn abandon(&mut self, end: Sequence) {
+        self.unsynced_since = None;
+        let Some(current) = self.current.take() else {
+            // It failed before it was begun: its folder, if there is one, holds nothing.
+            return;
+        };
+        if current.first == end {
+            let first = current.first;
+            drop(current);
+            if let Err(error) = self.generations.remove(first) {
+                error!(error = %error, generation = first.get(), "a failed generation is left over");
+            }
+            return;
+        }
+        self.generations.seal(current.first, end);
+        if let Err(error) = self.record(vec![seal_record(&current, end)]) {
+            error!(error = %error, "a failed generation's end could not be recorded");
+            // Without its end on disk nothing may follow it.
+            self.current = Some(Written { failed_at: Some(end), ..current });
+        }
+    }
+
+    /// Has the keeper write these changes durably.
+    fn record(&self, changes: Vec<Change>) -> Result<(), CommitError> {
+        let (done, written) = oneshot::channel();
+        let state = |reason: &str| CommitError::State(reason.to_owned());
+        self.keeper
+            .send(Task::Record { changes, done })
+            .map_err(|_| state("its thread has ended"))?;
+        match written.blocking_recv() {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(error)) => Err(CommitError::State(error.to_string())),
+            Err(_) => Err(state("its thread has ended")),
+        }
+    }
+
+    fn publish(&mut self, group: Group) {
+        let count = group.events.len() as u64;
+        self.appended += count;
+        if let Some(current) = &mut self.current {
+            current.events += count;
+        }
+        let bytes = self.generations.disk_bytes();
+        let appended = self.appended;
+        self.metrics.ledger.update(|counts| {
+            counts.appended = appended;
+            counts.queue_bytes = bytes;
+            for (total, more) in counts.accepted.iter_mut().zip(group.kinds) {
+                *total += more;
+            }
+        });
+        self.metrics.commit_events.observe(f64::from(u32::try_from(count).unwrap_or(u32::MAX)));
+        self.tail.push(group.end, group.events);
+    }
+
+    /// With durability `interval`: syncs what was written at least `age` ago.
+    fn sync_if_due(&mut self, age: Duration) {
+        let (Some(since), Some(current)) = (self.unsynced_since, &self.current) else { return };
+        if since.elapsed() < age {
+            return;
+        }
+        self.unsynced_since = None;
+        if let Err(error) = current.database.sync() {
+            error!(error = %error, "events answered since the last sync may not survive a power cut");
+            self.abandon(self.next);
+        }
+    }
+
+    /// After an orderly end nothing was lost unseen: the next start goes on where this one ends.
+    fn leave_unused_reserve(&self) {
+        if let Err(error) = self.record(vec![reserve(self.next.get())]) {
+            info!(error = %error, "the next start leaves a gap in the sequences");
+        }
+    }
+}
+
+fn seal_record(generation: &Written, end: Sequence) -> Change {
+    let sealed = Some(Sealed { events: generation.events, end: end.get() });
+    let record = GenerationRecord { appended_before: generation.appended_before, sealed };
+    put_generation(generation.first.get(), record)
+}
+
+fn answer_all(requests: Vec<Request>, error: &AppendError) {
+    for Request { done, .. } in requests {
+        drop(done.send(Err(error.clone())));
+    }
+}
+
+/// Whether events can be accepted, as the last append left it.
+#[derive(Debug, Default)]
+pub(super) struct AtomicReadiness {
+    state: AtomicU8,
+    /// Bytes on the device when the queue last was full.
+    full_at: AtomicU64,
+}
+
+const STATES: [Readiness; 5] = [
+    Readiness::Ready,
+    Readiness::QueueFull,
+    Readiness::DiskFull,
+    Readiness::Failed,
+    Readiness::Closed,
+];
+
+impl AtomicReadiness {
+    /// Sets the state; returns the former one.
+    pub(super) fn set(&self, state: Readiness) -> Readiness {
+        let index = STATES.iter().position(|known| *known == state).unwrap_or_default();
+        let before = self.state.swap(u8::try_from(index).unwrap_or_default(), Ordering::Relaxed);
+        STATES[usize::from(before)]
+    }
+
+    /// Says that the queue is full at this many bytes; returns the former state.
+    pub(super) fn set_full(&self, bytes: u64) -> Readiness {
+        self.full_at.store(bytes, Ordering::Relaxed);
+        self.set(Readiness::QueueFull)
+    }
+
+    /// The state, when the queue has these bytes now: a full one is ready again when a tenth of
+    /// its capacity was given back.
+    pub(super) fn get(&self, bytes: u64, capacity: u64) -> Readiness {
+        let state = STATES[usize::from(self.state.load(Ordering::Relaxed))];
+        let has_room = bytes + capacity / 10 <= self.full_at.load(Ordering::Relaxed);
+        if state == Readiness::QueueFull && has_room { Readiness::Ready } else { state }
+    }
+}
