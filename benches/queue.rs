@@ -1,0 +1,181 @@
+//! The queue alone against an append-only file with an fdatasync for each group.
+//!
+//! `cargo bench --bench queue` prints events/s of both, medians of five runs in turn, and their
+//! ratio. Both have a writer thread that commits whatever waits; producers wait for their answers.
+
+use std::borrow::Cow;
+use std::fs::File;
+use std::io::Write as _;
+use std::sync::Arc;
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+
+use gmfy_sidecar::clock::Clock;
+use gmfy_sidecar::event::{Event, EventKind};
+use gmfy_sidecar::queue::{
+    Appender as _, Log as _, Options, Partitions, Queue, Sequence, Settlement, Submission,
+};
+use gmfy_sidecar::telemetry::Metrics;
+use tokio::sync::oneshot;
+use tokio::task::JoinSet;
+
+const RUNS: usize = 5;
+const RUN: Duration = Duration::from_secs(2);
+
+fn main() {
+    // `cargo test --benches` only wants to know that it builds and starts.
+    if !std::env::args().any(|argument| argument == "--bench") {
+        return;
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .expect("a runtime");
+    for (name, producers, group) in [
+        ("64 producers of single events", 64, 1),
+        ("1 producer of 1024 events", 1, 1024),
+        ("4 producers of 100 events", 4, 100),
+    ] {
+        let mut queue = Vec::new();
+        let mut file = Vec::new();
+        for _ in 0..RUNS {
+            queue.push(runtime.block_on(queue_rate(producers, group)));
+            file.push(runtime.block_on(file_rate(producers, group)));
+        }
+        let (queue, file) = (median(queue), median(file));
+        println!("{name}: queue {queue:.0}/s, file {file:.0}/s, ratio {:.2}", queue / file);
+    }
+}
+
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
+}
+
+fn submission(number: u64, events: usize) -> Submission {
+    let mut submission = Submission::with_capacity(events, events * 110);
+    for event in 0..events {
+        let user = format!("{}", (number * 31 + event as u64) % 10_000);
+        let wire = format!(
+            "{{\"userId\":\"{user}\",\"type\":\"create_subscription\",\"note\":\"{:0>57}\"}}",
+            number
+        );
+        submission.push(&Event {
+            user_id: Cow::Owned(user),
+            event_type: Cow::Borrowed("create_subscription"),
+            idempotence_key: None,
+            kind: EventKind::Action,
+            wire: Cow::Owned(wire),
+        });
+    }
+    submission
+}
+
+async fn queue_rate(producers: usize, group: usize) -> f64 {
+    let dir = tempfile::tempdir().expect("a folder");
+    let options = Options {
+        dir: dir.path().to_owned(),
+        max_bytes: 4 << 30,
+        interval: None,
+        dead_letters_max_bytes: 1 << 20,
+    };
+    let metrics = Arc::new(Metrics::new());
+    let (queue, threads) =
+        Queue::open(&options, Clock::system(), Arc::clone(&metrics)).expect("a queue");
+    // Lanes that settle at once, so that generations are removed as they are in service.
+    let starts = queue.lanes(1).await.expect("lanes");
+    let mut tasks = JoinSet::new();
+    let settler = queue.clone();
+    let stop = Instant::now() + RUN;
+    tasks.spawn(async move {
+        let mut cursor = starts[0].cursor.clone();
+        let mut position = Sequence::FIRST;
+        while Instant::now() < stop {
+            let limit = gmfy_sidecar::queue::ReadLimit { events: 500, bytes: 512 * 1024 };
+            let chunk = settler.read(position, &Partitions::all(), limit).await.expect("read");
+            if chunk.position == position {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+                continue;
+            }
+            position = chunk.position;
+            for (_, watermark) in &mut cursor.watermarks {
+                *watermark = position;
+            }
+            let settlement =
+                Settlement { delivered: chunk.events.len() as u64, ..Settlement::default() };
+            settler.save(0, cursor.clone(), settlement).await.expect("saved");
+        }
+        0
+    });
+    let started = Instant::now();
+    for producer in 0..producers as u64 {
+        let queue = queue.clone();
+        tasks.spawn(async move {
+            let mut done = 0;
+            while Instant::now() < stop {
+                queue.append(submission(producer + done, group)).await.expect("appended");
+                done += group as u64;
+            }
+            done
+        });
+    }
+    let mut total = 0;
+    while let Some(done) = tasks.join_next().await {
+        total += done.expect("a producer");
+    }
+    let rate = total as f64 / started.elapsed().as_secs_f64();
+    queue.close();
+    drop(queue);
+    threads.join().expect("the queue's threads");
+    rate
+}
+
+async fn file_rate(producers: usize, group: usize) -> f64 {
+    let dir = tempfile::tempdir().expect("a folder");
+    let mut file = File::create(dir.path().join("log")).expect("a file");
+    type Pending = (Vec<u8>, oneshot::Sender<()>);
+    let (requests, waiting) = mpsc::channel::<Pending>();
+    let writer = std::thread::spawn(move || {
+        while let Ok((mut bytes, done)) = waiting.recv() {
+            let mut answers = vec![done];
+            while bytes.len() < 1024 * 1024
+                && let Ok((more, done)) = waiting.try_recv()
+            {
+                bytes.extend(more);
+                answers.push(done);
+            }
+            file.write_all(&bytes).expect("written");
+            file.sync_data().expect("synced");
+            for done in answers {
+                drop(done.send(()));
+            }
+        }
+    });
+    let stop = Instant::now() + RUN;
+    let started = Instant::now();
+    let mut tasks = JoinSet::new();
+    for producer in 0..producers as u64 {
+        let requests = requests.clone();
+        tasks.spawn(async move {
+            let mut done = 0;
+            while Instant::now() < stop {
+                // The same work to build the events; what is written is as long.
+                let bytes = vec![b'x'; submission(producer + done, group).bytes()];
+                let (answer, answered) = oneshot::channel();
+                requests.send((bytes, answer)).expect("the writer");
+                answered.await.expect("answered");
+                done += group as u64;
+            }
+            done
+        });
+    }
+    let mut total = 0;
+    while let Some(done) = tasks.join_next().await {
+        total += done.expect("a producer");
+    }
+    let rate = total as f64 / started.elapsed().as_secs_f64();
+    drop(requests);
+    writer.join().expect("the writer");
+    rate
+}
