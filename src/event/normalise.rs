@@ -332,7 +332,7 @@ impl<'a> Named<'a> {
                 Cow::Borrowed(text.decoded.as_ref())
             }
             Self::Input { event_type, action: Some(action) } => {
-                Cow::Owned(format!("{}_{}", action.decoded, event_type.decoded))
+                Cow::Owned([&action.decoded, "_", &event_type.decoded].concat())
             }
         }
     }
@@ -341,7 +341,7 @@ impl<'a> Named<'a> {
         match self {
             Self::Wire(text) | Self::Input { event_type: text, action: None } => text.decoded,
             Self::Input { event_type, action: Some(action) } => {
-                Cow::Owned(format!("{}_{}", action.decoded, event_type.decoded))
+                Cow::Owned([&action.decoded, "_", &event_type.decoded].concat())
             }
         }
     }

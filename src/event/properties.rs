@@ -33,7 +33,8 @@ fn raw_value() -> impl Strategy<Value = String> {
     let leaf =
         prop_oneof![select([&odd[..], &others[..]].concat()).prop_map(str::to_owned), raw_string()];
     leaf.prop_recursive(3, 12, 4, |inner| {
-        let item = (blank(), inner, blank()).prop_map(|(a, value, b)| format!("{a}{value}{b}"));
+        let item =
+            (blank(), inner, blank()).prop_map(|(a, value, b)| format!("{a}{value}{b}")).boxed();
         let field = (raw_string(), blank(), item.clone())
             .prop_map(|(key, gap, value)| format!("{gap}{key}{gap}:{value}"));
         prop_oneof![
@@ -92,14 +93,9 @@ fn ours() -> impl Strategy<Value = Ours> {
                 let action = action.inspect(|(name, value)| fields.push(named(name, value)));
                 match action.filter(|(_, value)| value != "null") {
                     Some((_, action)) => {
-                        let action = action.trim_end_matches('"');
-                        // The escaped quote at an action's end went with the closing one.
-                        let action = if action.ends_with('\\') && !action.ends_with("\\\\") {
-                            format!("{action}\"")
-                        } else {
-                            action.to_owned()
-                        };
-                        wire += &format!(",\"type\":{action}_{}", event_type.replacen('"', "", 1));
+                        let inner = |raw: &str| raw.chars().skip(1).collect::<String>();
+                        let action = action.strip_suffix('"').unwrap_or_default();
+                        wire += &format!(",\"type\":{action}_{}", inner(&event_type));
                     }
                     None => wire += &format!(",\"type\":{event_type}"),
                 }
