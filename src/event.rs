@@ -1,7 +1,31 @@
 //! What an event is, in GMFY's wire form and in the input form, and what is wrong with a bad one.
+//!
+//! A body is read in two passes: one over its grammar, which splits it into elements, and one over
+//! each element's fields. Both yield slices of the body. An event in wire form goes on as the
+//! bytes that came; another is composed anew from the raw texts of its fields. So nothing that
+//! isn't ours is ever changed, be it a number's spelling, an escape or a name.
+//!
+//! What is a JSON string by its grammar counts as one: an escaped NUL is passed on. Half a
+//! surrogate pair, which the grammar allows too, is refused in our fields only, since no program
+//! could tell what it means there.
+
+mod catalogue;
+mod fault;
+mod nearest;
+mod normalise;
+#[cfg(test)]
+mod properties;
+mod syntax;
+#[cfg(test)]
+mod table;
+#[cfg(test)]
+mod test_rules;
 
 use std::borrow::Cow;
 
+use self::catalogue::Catalogue;
+use self::fault::{Fault, Faults, describe};
+use self::syntax::{Field, MAX_DEPTH, Source};
 pub use crate::config::EventKind;
 
 /// A valid event, borrowed from the request's body wherever nothing had to be rebuilt.
@@ -13,6 +37,8 @@ pub struct Event<'a> {
     pub event_type: Cow<'a, str>,
     /// Decoded; none where absent, null or empty.
     pub idempotence_key: Option<Cow<'a, str>>,
+    /// Only a unique event is told from its repetition by its key: a key on an event of another
+    /// kind is passed on, and means nothing here.
     pub kind: EventKind,
     /// The JSON object that goes to GMFY: what came, byte for byte, if that was wire form.
     pub wire: Cow<'a, str>,
@@ -35,7 +61,7 @@ pub struct EventError {
 /// Why a body yields no events at all.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum BodyError {
-    /// It isn't JSON (or a line of it isn't); says where and why.
+    /// It isn't JSON (or a line of it isn't), or nests too deep to be read; says where and why.
     NotJson(String),
     /// It is JSON of the wrong shape, or its events are wrong: for a single event, all that is.
     Invalid(Vec<EventError>),
@@ -58,36 +84,142 @@ pub struct Batch<'a> {
 
 /// The rules that events have to keep: the catalogue and the limits.
 #[derive(Clone, Debug)]
-pub struct Rules {}
+pub struct Rules {
+    catalogue: Catalogue,
+    max_event: usize,
+    max_batch: usize,
+}
 
 impl Rules {
-    /// `max_event` in bytes of an event as sent.
+    /// `max_event` in bytes of an event as sent, `max_batch` in events.
     #[must_use]
-    pub fn new(_events: &crate::config::Events, _max_event: usize, _max_batch: usize) -> Self {
-        unimplemented!()
+    pub fn new(events: &crate::config::Events, max_event: usize, max_batch: usize) -> Self {
+        Self { catalogue: Catalogue::new(events), max_event, max_batch }
     }
 
     /// Parses the body of a single event.
     ///
     /// # Errors
     /// See [`BodyError`].
-    pub fn parse_one<'a>(&self, _body: &'a [u8]) -> Result<Event<'a>, BodyError> {
-        unimplemented!()
+    pub fn parse_one<'a>(&self, body: &'a [u8]) -> Result<Event<'a>, BodyError> {
+        let source = Source::of_body(body)?;
+        let element = source.value()?;
+        if !element.starts_with('{') {
+            return Err(wrong_shape(source, element, |found| Fault::NotOneEvent { found }));
+        }
+        if element.len() > self.max_event {
+            return Err(BodyError::EventTooLarge(element.len()));
+        }
+        let mut reader = Reader::new(self);
+        let event = reader.event(source, element)?;
+        event.ok_or_else(|| BodyError::Invalid(reader.faults.into_errors()))
     }
 
     /// Parses a JSON array of events. A bad event is in the batch's errors, not an error here.
     ///
     /// # Errors
     /// When the body isn't a JSON array at all, or has too many elements.
-    pub fn parse_array<'a>(&self, _body: &'a [u8]) -> Result<Batch<'a>, BodyError> {
-        unimplemented!()
+    pub fn parse_array<'a>(&self, body: &'a [u8]) -> Result<Batch<'a>, BodyError> {
+        let source = Source::of_body(body)?;
+        if source.first_byte() != Some(b'[') {
+            let found = source.value().map_err(hint_at_ndjson)?;
+            return Err(wrong_shape(source, found, |found| Fault::NotABatch { found }));
+        }
+        let mut reader = Reader::new(self);
+        source.elements(|element| reader.add(source, element))?;
+        Ok(reader.into_batch())
     }
 
-    /// Parses NDJSON: an event a line, empty lines skipped.
+    /// Parses NDJSON: an event a line, empty lines skipped and not counted.
     ///
     /// # Errors
     /// When a line isn't JSON, or there are too many.
-    pub fn parse_lines<'a>(&self, _body: &'a [u8]) -> Result<Batch<'a>, BodyError> {
-        unimplemented!()
+    pub fn parse_lines<'a>(&self, body: &'a [u8]) -> Result<Batch<'a>, BodyError> {
+        let mut reader = Reader::new(self);
+        for line in Source::of_body(body)?.lines() {
+            reader.add(line, line.value()?)?;
+        }
+        Ok(reader.into_batch())
+    }
+}
+
+/// NDJSON under the content type of JSON breaks off after its first line.
+fn hint_at_ndjson(error: BodyError) -> BodyError {
+    match error {
+        BodyError::NotJson(text) if text.contains("trailing characters") => {
+            BodyError::NotJson(format!(
+                "{text}: one array is expected; NDJSON needs Content-Type: application/x-ndjson"
+            ))
+        }
+        other => other,
+    }
+}
+
+fn wrong_shape(
+    source: Source<'_>,
+    found: &str,
+    fault: impl FnOnce(&'static str) -> Fault<'static>,
+) -> BodyError {
+    if let Err(error) = source.check_depth(found, MAX_DEPTH) {
+        return error;
+    }
+    let mut faults = Faults::new();
+    faults.add(&fault(describe(found)), None);
+    BodyError::Invalid(faults.into_errors())
+}
+
+/// Reads the elements of one request.
+struct Reader<'r, 'a> {
+    rules: &'r Rules,
+    /// The fields of the element that is being read; kept so that its memory is.
+    fields: Vec<Field<'a>>,
+    faults: Faults,
+    events: Vec<Event<'a>>,
+    len: usize,
+}
+
+impl<'r, 'a> Reader<'r, 'a> {
+    fn new(rules: &'r Rules) -> Self {
+        let (fields, faults) = (Vec::with_capacity(8), Faults::new());
+        Self { rules, fields, faults, events: Vec::new(), len: 0 }
+    }
+
+    /// Adds the next element of a batch.
+    fn add(&mut self, source: Source<'a>, element: &'a str) -> Result<(), BodyError> {
+        if self.len >= self.rules.max_batch {
+            return Err(BodyError::TooManyEvents);
+        }
+        self.faults.start(self.len);
+        self.len += 1;
+        if let Some(event) = self.event(source, element)? {
+            self.events.push(event);
+        }
+        Ok(())
+    }
+
+    /// The event that an element, valid JSON of `source`, is; none if it is bad, and the faults
+    /// say why.
+    fn event(
+        &mut self,
+        source: Source<'a>,
+        element: &'a str,
+    ) -> Result<Option<Event<'a>>, BodyError> {
+        let (len, max) = (element.len(), self.rules.max_event);
+        if len > max {
+            self.faults.add(&Fault::TooLarge { len, max }, None);
+            return Ok(None);
+        }
+        if !element.starts_with('{') {
+            source.check_depth(element, MAX_DEPTH)?;
+            self.faults.add(&Fault::NotAnObject { found: describe(element) }, None);
+            return Ok(None);
+        }
+        source.fields(element, &mut self.fields)?;
+        let catalogue = &self.rules.catalogue;
+        Ok(normalise::normalise(element, &self.fields, catalogue, &mut self.faults))
+    }
+
+    fn into_batch(self) -> Batch<'a> {
+        Batch { events: self.events, errors: self.faults.into_errors(), len: self.len }
     }
 }
