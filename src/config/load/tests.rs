@@ -158,7 +158,12 @@ fn unknown_names_are_refused_with_the_nearest_known_one() {
     assert_snapshot!(
         from_file("[quue]\ndir = 'x'\n[queue]\ndurabilty = 'sync'\n[quee]\n[reads.tll]\nusers = '1s'")
             .unwrap_err(),
-        @""
+        @r#"
+        quee (file settings.toml:5): unknown setting; the nearest known one is queue
+        queue.durabilty (file settings.toml:4): unknown setting; the nearest known one is queue.durability
+        quue.dir (file settings.toml:2): unknown setting; the nearest known one is queue.dir
+        reads.tll (file settings.toml:6): unknown setting; the nearest known one is reads.ttl
+        "#
     );
 }
 
@@ -171,11 +176,27 @@ fn every_mistake_is_reported_at_once() {
              [upstream]\nverify = 'yes'\nurl = 'http://u:p@gmfy.test'\n"
         )
         .unwrap_err(),
-        @""
+        @r#"
+        log (file settings.toml:1): expected a table
+        api.head_timeout (file settings.toml:9): expected a duration such as `200ms`, `5s`, `10m` or `1h`; not a table
+        api.keys (file settings.toml:5): expected a list, each a text that an HTTP header can carry, or `none`; not a list of lists or tables
+        api.listen = ":7460" (file settings.toml:3): expected an address and a port, such as `127.0.0.1:7460`, `[::1]:7460` or `localhost:7460`; `0.0.0.0:7460` listens on all addresses
+        api.max_body = "8M" (file settings.toml:4): expected a size such as `64KiB`, `8MiB` or `1GiB`, from 1 to 1GiB; the units are `KiB`, `MiB`, `GiB`, `TiB`, and `KB`, `MB`, `GB`, `TB` of 1000
+        delivery.lanes = "0" (file settings.toml:7): expected a whole number from 1 to 64
+        delivery.linger = "200" (file settings.toml:8): expected a duration such as `200ms`, `5s`, `10m` or `1h`, or `0`; a number needs its unit, as in `200s`
+        upstream.url (file settings.toml:13): expected an http or https URL such as `https://gmfy.example.com/`; it has credentials, which don't belong in a URL
+        upstream.verify = "yes" (file settings.toml:12): expected `true` or `false`
+        "#
     );
     let sets = ["queue.durability=async", "events.types.a=x", "oops", "log.level=inof"];
     let errors = Settings::load(&sources(&[("GMFY_EVENTS__TYPES", "x")], &sets)).unwrap_err();
-    assert_snapshot!(errors, @"");
+    assert_snapshot!(errors, @r#"
+        events.types (environment GMFY_EVENTS__TYPES): event types are set in the settings file only
+        queue.durability = "async" (flag): expected `sync` or `interval`
+        events.types.a (flag): event types are set in the settings file only
+        flag: --set number 3 has no `=`: expected KEY=VALUE
+        log.level = "inof" (flag): expected `error`, `warn`, `info`, `debug`, `trace` or `off`, or directives such as `info,gmfy_sidecar::delivery=debug`; "inof" is no level; a target needs one: TARGET=LEVEL
+        "#);
 }
 
 #[test]
@@ -186,7 +207,10 @@ fn a_value_that_a_later_layer_replaces_is_checked_too() {
 
 #[test]
 fn what_is_required_is_said_with_all_ways_to_set_it() {
-    assert_snapshot!(Settings::load(&Sources::default()).unwrap_err(), @"");
+    assert_snapshot!(Settings::load(&Sources::default()).unwrap_err(), @r#"
+        upstream.url: required: set `url` under [upstream] in the settings file, the environment variable GMFY_URL, or --set upstream.url=URL
+        upstream.api_key: required: set `api_key` or `api_key_file` under [upstream] in the settings file, the environment variable GMFY_API_KEY, or --set upstream.api_key=KEY (or upstream.api_key_file=FILE)
+        "#);
 }
 
 #[test]
@@ -262,7 +286,7 @@ fn a_file_that_cannot_be_used_is_refused_by_name() {
         }
     }
     let gone = Sources { file: Some("/nowhere/gmfy.toml".into()), ..sources(&[], &[]) };
-    assert_snapshot!(Settings::load(&gone).unwrap_err(), @"");
+    assert_snapshot!(Settings::load(&gone).unwrap_err(), @r#"--config /nowhere/gmfy.toml: the file can't be read: No such file or directory (os error 2)"#);
 }
 
 #[test]
@@ -300,7 +324,12 @@ fn event_types_come_from_the_file() {
              d = { kind = 'action' }"
         )
         .unwrap_err(),
-        @""
+        @r#"
+        events.types.a (file settings.toml:2): expected `{ kind = "classic" or "action" or "unique", actions = ["create", …] }`
+        events.types.b (file settings.toml:3): expected a kind of `classic`, `action` or `unique`
+        events.types.c (file settings.toml:4): unknown field "knd"; the nearest known one is kind
+        events.types.d (file settings.toml:5): an action type needs its actions
+        "#
     );
 }
 
@@ -408,9 +437,11 @@ proptest! {
 
     #[test]
     fn any_file_any_argument_and_any_variable_are_taken_or_refused(text in any::<String>()) {
-        let _ = from_file(&text);
-        let _ = from_file(&format!("[upstream]\n{text}"));
-        let _ = from_sets(&[&text]);
-        let _ = from_environment(&[(&format!("GMFY_{text}"), "x")]);
+        let of_file = [text.clone(), format!("[upstream]\n{text}")].map(|text| from_file(&text).err());
+        let others = [from_sets(&[&text]), from_environment(&[(&format!("GMFY_{text}"), "x")])];
+        let of_others = others.map(|loaded| loaded.err().map(|errors| errors.to_string()));
+        for told in of_file.into_iter().chain(of_others).flatten() {
+            prop_assert!(!told.is_empty());
+        }
     }
 }

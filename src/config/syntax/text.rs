@@ -85,7 +85,8 @@ impl Syntax<String> for Directives {
             // A bare word that is no level would be taken for a target at level trace, and a
             // mistyped level would silence all the rest.
             let bare = !directive.contains(['=', '[', '{', ']', '}']);
-            if bare && directive.parse::<LevelFilter>().is_err() {
+            let level = !directive.is_empty() && directive.parse::<LevelFilter>().is_ok();
+            if bare && !level {
                 let why = format!("{directive:?} is no level; a target needs one: TARGET=LEVEL");
                 return Err(Invalid::because(why));
             }
