@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{
-    CACHE_CONTROL, CONTENT_ENCODING, CONTENT_TYPE, ETAG, LAST_MODIFIED, RETRY_AFTER,
+    CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, ETAG, LAST_MODIFIED, RETRY_AFTER,
 };
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use reqwest::Url;
@@ -231,7 +231,13 @@ impl Upstream {
         let deadline = Instant::now() + shared.timeout;
         let mut request = shared.request(&endpoint, id, content_type)?;
         request.url_mut().set_query(query);
-        *request.body_mut() = (request.method() == Method::POST).then(|| body.into());
+        if request.method() == Method::POST {
+            if body.is_empty() {
+                // hyper leaves it out, and some servers answer a POST without a length by 411.
+                request.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from_static("0"));
+            }
+            *request.body_mut() = Some(body.into());
+        }
         let permit = match timeout_at(deadline, Arc::clone(&shared.passing).acquire_owned()).await {
             Ok(Ok(permit)) => permit,
             Ok(Err(_)) | Err(_) => {

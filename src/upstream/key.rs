@@ -137,16 +137,13 @@ mod tests {
 
     #[test]
     fn what_is_no_key_is_refused_without_being_repeated() {
-        for (text, words) in [
-            ("", "empty"),
-            (" \n", "empty"),
-            ("canary\nkey", "characters"),
-            ("canäry", "characters"),
-        ] {
+        for (text, words) in
+            [("", "empty"), (" \n", "empty"), ("zebra\nkey", "characters"), ("zebrä", "characters")]
+        {
             let error = ApiKey::new(&Secret::new(text)).unwrap_err();
             let shown = format!("{error} {error:?}");
             assert!(shown.contains(words), "{shown}");
-            assert!(!shown.contains("can"), "{shown}");
+            assert!(!shown.contains("zebr"), "{shown}");
         }
         let folder = tempfile::tempdir().unwrap();
         let long = folder.path().join("long");

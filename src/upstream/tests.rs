@@ -259,13 +259,13 @@ async fn a_delivery_reuses_a_young_connection_but_no_old_one() {
 async fn a_read_is_tried_again_and_a_payment_is_not() {
     static OK: &[u8] =
         b"HTTP/1.1 200 OK\r\nContent-Type: text/x\r\nSet-Cookie: a\r\nContent-Length: 2\r\n\r\nhi";
-    let server = Server::start(&[
+    static SCRIPT: [Then; 4] = [
         Then::AnswerAndClose(b""),
         Then::Answer(UNAVAILABLE),
         Then::Answer(OK),
         Then::AnswerAndClose(b""),
-    ])
-    .await;
+    ];
+    let server = Server::start(&SCRIPT).await;
     let upstream = server.upstream();
     let call = Call::RatingTop(Id::new("a/b").unwrap());
     let passed = upstream.get(&call, Some("limit=10&x=%2F")).await.unwrap();
