@@ -45,6 +45,9 @@ impl ApiKey {
         if key.is_empty() {
             return Err(KeyError::Empty);
         }
+        if !key.is_ascii() {
+            return Err(KeyError::NotAHeader);
+        }
         let mut value = HeaderValue::from_str(key).map_err(|_| KeyError::NotAHeader)?;
         value.set_sensitive(true);
         Ok(Self(value))
