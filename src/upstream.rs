@@ -1,9 +1,48 @@
 //! The client of GMFY: one table of its calls, one place that knows its key.
 
+mod call;
+mod clients;
+mod exchange;
+mod failure;
+mod key;
+mod retry_after;
+mod tls;
+
 use std::future::Future;
+use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use http::header::{
+    CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, ETAG, LAST_MODIFIED, RETRY_AFTER,
+};
+use http::{HeaderMap, HeaderName, HeaderValue, Method};
+use reqwest::Url;
+use tokio::sync::{Semaphore, watch};
+use tokio::time::{Instant, timeout_at};
+use tokio_util::sync::CancellationToken;
+
+use self::call::Endpoint;
+pub use self::call::{Call, Id, IdError};
+pub use self::clients::BuildError;
+use self::clients::{Attempts, Clients, classify_read};
+use self::exchange::{Drained, Record, Rest};
+use self::failure::classify;
+pub use self::key::{ApiKey, KeyError};
+use crate::clock::Clock;
+use crate::config;
+use crate::telemetry::Metrics;
+
+const API_KEY: HeaderName = HeaderName::from_static("x-api-key");
+const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
+/// Content-Encoding as well: we ask for none, but what GMFY encodes all the same must say so.
+const PASSED_HEADERS: [HeaderName; 6] =
+    [CONTENT_TYPE, CONTENT_ENCODING, RETRY_AFTER, CACHE_CONTROL, ETAG, LAST_MODIFIED];
+/// A longer answer to a batch costs its connection: it isn't read to the end.
+const ANSWER_READ: usize = 64 * 1024;
+/// How long the body of a 2xx to a batch is waited for: nobody needs it.
+const SUCCESS_BODY_WAIT: Duration = Duration::from_secs(2);
 
 /// What GMFY answered to a batch.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -46,29 +85,11 @@ pub trait BatchSink: Clone + Send + Sync + 'static {
     ) -> impl Future<Output = Result<Answer, SendError>> + Send;
 }
 
-/// A call of GMFY's API that is passed through. Ids are decoded; they stay one path segment.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum Call {
-    Users,
-    User(String),
-    Badges(String),
-    RatingTop(String),
-    ChallengeTop(String),
-    Payment(String),
-    Notifications,
-    UserNotifications(String),
-    UnreadNotifications,
-    UserUnreadNotifications(String),
-    Version,
-    CreatePayment,
-    ResendCode(String),
-}
-
 /// An answer of GMFY on its way back to the caller.
 pub struct Passed {
     pub status: http::StatusCode,
     /// Those of GMFY's headers that concern the caller or the cache: Content-Type, Retry-After,
-    /// Cache-Control, ETag, Last-Modified.
+    /// Cache-Control, ETag, Last-Modified, and Content-Encoding where GMFY sets one unasked.
     pub headers: http::HeaderMap,
     pub body: futures_util::stream::BoxStream<'static, Result<Bytes, SendError>>,
 }
@@ -81,27 +102,287 @@ impl std::fmt::Debug for Passed {
 
 /// The client of GMFY. Clones share connections and the key.
 #[derive(Clone, Debug)]
-pub struct Upstream {}
+pub struct Upstream {
+    shared: Arc<Shared>,
+    clock: Clock,
+    key_poll: Duration,
+}
+
+#[derive(Debug)]
+struct Shared {
+    clients: Clients,
+    /// Ends with `/`; every path is appended to it.
+    base: Url,
+    /// Without `/` at its start, with one at its end.
+    unread_path: String,
+    timeout: Duration,
+    key: watch::Sender<ApiKey>,
+    key_file: Option<PathBuf>,
+    /// One permit for each call that is passed through, until its answer is read.
+    passing: Arc<Semaphore>,
+    metrics: Arc<Metrics>,
+}
 
 impl Upstream {
-    /// A GET of GMFY, retried a few times within the timeout when it fails on the way.
+    /// Builds the clients. Reads the files that the settings name, so it blocks on the disk.
+    /// `reads_connections` is how many calls are passed through at once; others wait.
+    ///
+    /// # Errors
+    /// When a setting or a file can't be used; says which.
+    pub fn new(
+        settings: &config::Upstream,
+        reads_connections: usize,
+        metrics: Arc<Metrics>,
+    ) -> Result<Self, BuildError> {
+        let base = base_url(&settings.url)?;
+        let unread_path = unread_path(&base, &settings.unread_notifications_path)?;
+        let key = match (&settings.api_key, &settings.api_key_file) {
+            (Some(key), _) => ApiKey::new(key).map_err(BuildError::Key)?,
+            (None, Some(file)) => ApiKey::read(file)
+                .map_err(|error| BuildError::KeyFile { file: file.clone(), error })?,
+            (None, None) => return Err(BuildError::NoKey),
+        };
+        let connections = reads_connections.clamp(1, Semaphore::MAX_PERMITS);
+        let shared = Shared {
+            clients: Clients::new(settings, &base, connections)?,
+            base,
+            unread_path,
+            timeout: settings.timeout,
+            key: watch::Sender::new(key),
+            key_file: settings.api_key_file.clone(),
+            passing: Arc::new(Semaphore::new(connections)),
+            metrics,
+        };
+        Ok(Self { shared: Arc::new(shared), clock: Clock::system(), key_poll: key::POLL_INTERVAL })
+    }
+
+    /// The same with another clock, against which dates in `Retry-After` are held.
+    #[must_use]
+    pub fn with_clock(self, clock: Clock) -> Self {
+        Self { clock, ..self }
+    }
+
+    /// The same with another interval at which the key's file is read again.
+    #[must_use]
+    pub fn with_key_poll(self, key_poll: Duration) -> Self {
+        Self { key_poll, ..self }
+    }
+
+    /// Tells of each replaced key: what a wrong one had stopped may go on.
+    #[must_use]
+    pub fn key_changes(&self) -> watch::Receiver<ApiKey> {
+        self.shared.key.subscribe()
+    }
+
+    /// Uses another key from the next request on.
+    pub fn replace_key(&self, key: ApiKey) {
+        self.shared.key.send_replace(key);
+    }
+
+    /// Follows `upstream.api_key_file` until `token` is cancelled; without one, just waits.
+    pub async fn watch_key(self, token: CancellationToken) {
+        match self.shared.key_file.clone() {
+            Some(file) => {
+                key::watch_file(file, self.key_poll, self.shared.key.clone(), token).await;
+            }
+            None => token.cancelled().await,
+        }
+    }
+
+    /// A GET of GMFY, retried a few times within the timeout when it fails on the way. `query` is
+    /// sent as it is, without `?`; what can't stand in a URL is percent-encoded.
     ///
     /// # Errors
     /// When there is no answer.
-    pub async fn get(&self, _call: &Call, _query: Option<&str>) -> Result<Passed, SendError> {
-        unimplemented!()
+    ///
+    /// # Cancel safety
+    /// Dropping this, or the answer's body, ends the exchange.
+    pub async fn get(&self, call: &Call, query: Option<&str>) -> Result<Passed, SendError> {
+        self.pass(call, query, None, Bytes::new()).await
     }
 
     /// A POST that is sent once, never again.
     ///
     /// # Errors
     /// When there is no answer.
+    ///
+    /// # Cancel safety
+    /// Dropping this doesn't undo what GMFY was sent.
     pub async fn post(
         &self,
-        _call: &Call,
-        _content_type: Option<http::HeaderValue>,
-        _body: Bytes,
+        call: &Call,
+        content_type: Option<HeaderValue>,
+        body: Bytes,
     ) -> Result<Passed, SendError> {
-        unimplemented!()
+        self.pass(call, None, content_type, body).await
+    }
+
+    /// Passes a call through. The table says whether it is a GET, and so may be sent again.
+    async fn pass(
+        &self,
+        call: &Call,
+        query: Option<&str>,
+        content_type: Option<HeaderValue>,
+        body: Bytes,
+    ) -> Result<Passed, SendError> {
+        let shared = &self.shared;
+        let (endpoint, id) = call.endpoint();
+        let mut record = Record::start(Arc::clone(&shared.metrics), endpoint.name);
+        let deadline = Instant::now() + shared.timeout;
+        let mut request = shared.request(&endpoint, id, content_type)?;
+        request.url_mut().set_query(query);
+        if request.method() == Method::POST {
+            if body.is_empty() {
+                // hyper leaves it out, and some servers answer a POST without a length by 411.
+                request.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from_static("0"));
+            }
+            *request.body_mut() = Some(body.into());
+        }
+        let permit = match timeout_at(deadline, Arc::clone(&shared.passing).acquire_owned()).await {
+            Ok(Ok(permit)) => permit,
+            Ok(Err(_)) | Err(_) => {
+                let busy = "all of the connections for reads (reads.connections) are in use";
+                return Err(SendError::Connect(busy.to_owned()));
+            }
+        };
+        let result = if request.method() == Method::GET {
+            let mut extensions = http::Extensions::new();
+            let sent = shared.clients.reads.execute_with_extensions(request, &mut extensions);
+            let sent = timeout_at(deadline, sent).await;
+            let attempts = extensions.get::<Attempts>().copied().unwrap_or_default();
+            record.retried(attempts.0.saturating_sub(1));
+            sent.map(|answer| answer.map_err(|error| classify_read(&error)))
+        } else {
+            let sent = timeout_at(deadline, shared.clients.once.execute(request)).await;
+            sent.map(|answer| answer.map_err(|error| classify(&error)))
+        };
+        let result = result.unwrap_or(Err(SendError::Timeout));
+        record.note(result.as_ref().map(reqwest::Response::status));
+        let answer = result?;
+        Ok(Passed {
+            status: answer.status(),
+            headers: passed_headers(answer.headers()),
+            body: exchange::body(Rest { answer, deadline, record, _permit: permit }),
+        })
     }
 }
+
+impl Shared {
+    /// A request with all that every request of ours carries, and nothing of a caller's.
+    fn request(
+        &self,
+        endpoint: &Endpoint,
+        id: Option<&Id>,
+        content_type: Option<HeaderValue>,
+    ) -> Result<reqwest::Request, SendError> {
+        let path = endpoint.path(id, &self.unread_path);
+        // Neither step can fail or change the path: it is made of unreserved characters and
+        // percent-encoded bytes, and no id is a dot segment.
+        let url = append(&self.base, &path)
+            .ok_or_else(|| SendError::Connect("the path is no URL".to_owned()))?;
+        let mut request = reqwest::Request::new(endpoint.method.clone(), url);
+        let headers = request.headers_mut();
+        headers.insert(API_KEY, self.key.borrow().header());
+        let json = HeaderValue::from_static("application/json");
+        headers.insert(CONTENT_TYPE, content_type.unwrap_or(json));
+        Ok(request)
+    }
+
+    async fn send(
+        &self,
+        body: Bytes,
+        key: &str,
+        clock: &Clock,
+        deadline: Instant,
+    ) -> Result<Answer, SendError> {
+        let mut request = self.request(&call::BATCH, None, None)?;
+        let key = HeaderValue::from_str(key)
+            .map_err(|_| SendError::Connect("the Idempotency-Key is no header".to_owned()))?;
+        request.headers_mut().insert(IDEMPOTENCY_KEY, key);
+        *request.body_mut() = Some(body.into());
+        let answer = timeout_at(deadline, self.clients.deliveries.execute(request))
+            .await
+            .map_err(|_| SendError::Timeout)?
+            .map_err(|error| classify(&error))?;
+        let status = answer.status();
+        let retry_after = retry_after::retry_after(answer.headers(), clock.now());
+        let patience = if status.is_success() {
+            deadline.min(Instant::now() + SUCCESS_BODY_WAIT)
+        } else {
+            deadline
+        };
+        let drained = timeout_at(patience, exchange::drain(answer, ANSWER_KEPT, ANSWER_READ)).await;
+        let body = match drained {
+            Ok(Drained::Enough(body)) => body,
+            // The status says that GMFY took the batch; to send it again for the sake of a body
+            // that nobody needs would only make duplicates.
+            Ok(Drained::Broken(body, _)) if status.is_success() => body,
+            Err(_) if status.is_success() => Bytes::new(),
+            Ok(Drained::Broken(_, error)) => return Err(error),
+            Err(_) => return Err(SendError::Timeout),
+        };
+        Ok(Answer { status: status.as_u16(), retry_after, body })
+    }
+}
+
+impl BatchSink for Upstream {
+    /// Times the exchange; what came of it is for delivery to judge and count. A 2xx whose body
+    /// breaks off or stalls is an answer all the same.
+    async fn send_batch(&self, body: Bytes, key: String) -> Result<Answer, SendError> {
+        let shared = &self.shared;
+        let started = Instant::now();
+        let result = shared.send(body, &key, &self.clock, started + shared.timeout).await;
+        let duration = &shared.metrics.upstream_request_duration;
+        duration.with_label_values(&[call::BATCH.name]).observe(started.elapsed().as_secs_f64());
+        result
+    }
+}
+
+/// `base` and then `path`, if they are a URL just as they stand, without any normalisation.
+fn append(base: &Url, path: &str) -> Option<Url> {
+    let text = format!("{base}{path}");
+    Url::parse(&text).ok().filter(|url| url.as_str() == text)
+}
+
+fn base_url(text: &str) -> Result<Url, BuildError> {
+    let refuse = |reason: &str| {
+        Err(BuildError::Setting { setting: "upstream.url", reason: reason.to_owned() })
+    };
+    let Ok(mut url) = Url::parse(text) else { return refuse("it is not a URL") };
+    if !matches!(url.scheme(), "http" | "https") {
+        return refuse("it must begin with http:// or https://");
+    }
+    if !url.username().is_empty() || url.password().is_some() {
+        return refuse("it must not hold a user or password; the key is all that GMFY asks for");
+    }
+    if url.query().is_some() || url.fragment().is_some() {
+        return refuse("it must end with its path, without `?` or `#`");
+    }
+    if !url.path().ends_with('/') {
+        let path = format!("{}/", url.path());
+        url.set_path(&path);
+    }
+    Ok(url)
+}
+
+fn unread_path(base: &Url, setting: &str) -> Result<String, BuildError> {
+    let path = format!("{}/", setting.trim_matches('/'));
+    match append(base, &path) {
+        Some(url) if path != "/" && url.query().is_none() && url.fragment().is_none() => Ok(path),
+        _ => Err(BuildError::Setting {
+            setting: "upstream.unread_notifications_path",
+            reason: "it must be a path as it stands in a URL, such as v1/notifications/unread/"
+                .to_owned(),
+        }),
+    }
+}
+
+fn passed_headers(headers: &HeaderMap) -> HeaderMap {
+    PASSED_HEADERS
+        .into_iter()
+        .filter_map(|name| headers.get(&name).cloned().map(|value| (name, value)))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests;
