@@ -1,1 +1,32 @@
+//! The listeners: `api` for applications, `ops` for probes and scrapes; `admin` has its place
+//! beside them.
+//!
+//! A request's way: `listener` accepts its connection and speaks HTTP, `api` checks what every
+//! request must keep, sends it by its `route` to `events` or `passed`, and counts what came of it.
+//! Whatever is refused on the way is a [`Problem`], and `problem` alone turns an error into one.
 
+mod api;
+mod body;
+mod events;
+mod host;
+mod http_metrics;
+mod listener;
+mod ops;
+mod passed;
+mod prefer;
+mod problem;
+mod request_body;
+mod request_id;
+mod route;
+mod socket;
+mod timed_stream;
+
+#[cfg(test)]
+mod tests;
+
+pub use api::{Activity, ApiListener, ApiState};
+pub use listener::Stop;
+pub use ops::{Health, OpsListener, OpsState, readiness_text};
+pub use passed::{Gmfy, GmfyClient};
+pub use problem::Problem;
+pub use socket::BindError;

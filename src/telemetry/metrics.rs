@@ -46,7 +46,7 @@ pub const OUTCOMES: [&str; 6] =
 /// Values of the label `state`; exactly one is 1.
 pub const UPSTREAM_STATES: [&str; 5] = ["up", "retrying", "open", "paused", "misconfigured"];
 /// Values of the label `reason` of refused events and requests for events.
-pub const REJECT_REASONS: [&str; 9] = [
+pub const REJECT_REASONS: [&str; 13] = [
     "invalid",
     "not_json",
     "too_large",
@@ -56,6 +56,10 @@ pub const REJECT_REASONS: [&str; 9] = [
     "media_type",
     "outcome_unknown",
     "stopping",
+    "busy",
+    "store_failed",
+    "host",
+    "timeout",
 ];
 /// Values of the label `route` of what is read through the sidecar.
 pub const READ_ROUTES: [&str; 9] = [

@@ -1,0 +1,242 @@
+//! The application listener: GMFY's own paths.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
+
+use axum::Router;
+use axum::extract::{Request, State};
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
+use http::{HeaderMap, Method, Response};
+use tower_http::catch_panic::CatchPanicLayer;
+
+use super::body::Body;
+use super::events::{self, BatchForm};
+use super::host::AllowedHosts;
+use super::http_metrics::HttpMetrics;
+use super::listener::{self, Limits, Stop};
+use super::passed::{self, Gmfy};
+use super::prefer;
+use super::problem::Problem;
+use super::request_body::{self, BodyLimits};
+use super::request_id::{RequestIds, X_REQUEST_ID};
+use super::route::{Action, Matched, matched};
+use super::socket::{BindError, Socket};
+use crate::config::{Api, Secret};
+use crate::event::Rules;
+use crate::queue::Appender;
+use crate::telemetry::Metrics;
+
+/// What the application listener works with.
+#[derive(Debug)]
+pub struct ApiState<A, G> {
+    pub appender: A,
+    pub gmfy: G,
+    pub rules: Rules,
+    pub metrics: Arc<Metrics>,
+}
+
+/// A bound application listener.
+#[derive(Debug)]
+pub struct ApiListener {
+    sockets: Vec<Socket>,
+    limits: Limits,
+}
+
+/// How many requests for events came, so that a stop can tell whether the application is quiet.
+#[derive(Clone, Debug, Default)]
+pub struct Activity(Arc<AtomicU64>);
+
+impl Activity {
+    /// Requests for events since the start.
+    #[must_use]
+    pub fn count(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    fn note(&self) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+impl ApiListener {
+    /// Binds `api.listen`, and `api.unix_socket` if it is set.
+    ///
+    /// # Errors
+    /// When one can't be bound; names the setting.
+    pub async fn bind(settings: &Api) -> Result<Self, BindError> {
+        let mut sockets = vec![Socket::tcp("api.listen", settings.listen).await?];
+        if let Some(path) = &settings.unix_socket {
+            sockets.push(Socket::unix(path, settings.unix_socket_mode).await?);
+        }
+        let limits =
+            Limits { connections: settings.max_connections, head_timeout: settings.head_timeout };
+        Ok(Self { sockets, limits })
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub fn address(&self) -> Option<SocketAddr> {
+        self.sockets.first().and_then(Socket::address)
+    }
+
+    /// Serves until told to stop.
+    pub async fn serve<A: Appender, G: Gmfy>(
+        self,
+        settings: &Api,
+        state: ApiState<A, G>,
+        activity: Activity,
+        stop: Stop,
+    ) {
+        let service = Service {
+            hosts: AllowedHosts::new(&settings.allowed_hosts),
+            keys: settings.keys.clone(),
+            body: BodyLimits { max_body: settings.max_body, timeout: settings.body_timeout },
+            metrics: HttpMetrics::new(Arc::clone(&state.metrics)),
+            request_ids: RequestIds::default(),
+            activity,
+            state,
+        };
+        let router = Router::new()
+            .fallback(handle::<A, G>)
+            .with_state(Arc::new(service))
+            .layer(CatchPanicLayer::custom(|_| Problem::panicked().into_response()));
+        listener::serve(self.sockets, router, self.limits, stop).await;
+    }
+}
+
+struct Service<A, G> {
+    state: ApiState<A, G>,
+    hosts: AllowedHosts,
+    keys: Vec<Secret>,
+    body: BodyLimits,
+    metrics: HttpMetrics,
+    request_ids: RequestIds,
+    activity: Activity,
+}
+
+/// Every request. Paths are matched here, from their raw bytes, and not by the router, which
+/// would match them decoded.
+async fn handle<A: Appender, G: Gmfy>(
+    State(service): State<Arc<Service<A, G>>>,
+    request: Request,
+) -> Response<axum::body::Body> {
+    let began = Instant::now();
+    let (head, body) = request.into_parts();
+    let request_id = service.request_ids.of(&head.headers);
+    let path = head.uri.path();
+    let matched = matched(path);
+    let answer = match service.admit(&head) {
+        Ok(()) => service.answer(matched, &head, body).await,
+        Err(problem) => Err(problem),
+    };
+    let mut response = answer.unwrap_or_else(|problem| {
+        if matched.route.takes_events() && head.method == Method::POST {
+            service.metrics.refused(&problem);
+        }
+        problem.into_response()
+    });
+    response.headers_mut().insert(X_REQUEST_ID, request_id);
+    if head.method == Method::HEAD {
+        let length = http_body::Body::size_hint(response.body()).exact();
+        *response.body_mut() = Body::empty();
+        if let Some(length) = length.filter(|length| *length > 0) {
+            response.headers_mut().insert(CONTENT_LENGTH, length.into());
+        }
+    }
+    tracing::debug!(
+        http.method = %head.method,
+        http.route = matched.route.template(),
+        http.status = response.status().as_u16(),
+        request.id = ?response.headers().get(X_REQUEST_ID),
+        duration_us = u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX),
+        "answered"
+    );
+    service.metrics.answered(matched.route, &head.method, response.status(), began);
+    response.map(axum::body::Body::new)
+}
+
+impl<A: Appender, G: Gmfy> Service<A, G> {
+    /// What every request must keep.
+    fn admit(&self, head: &http::request::Parts) -> Result<(), Problem> {
+        self.hosts.check(&head.uri, &head.headers, head.version)?;
+        if self.keys.is_empty() {
+            return Ok(());
+        }
+        let sent = head.headers.get("x-api-key").map_or(&[][..], |key| key.as_bytes());
+        // All are compared, so that the time tells nothing about which one is near.
+        let matches = self.keys.iter().filter(|key| key.matches(sent)).count();
+        if matches > 0 { Ok(()) } else { Err(Problem::unauthorized()) }
+    }
+
+    async fn answer(
+        &self,
+        matched: Matched<'_>,
+        head: &http::request::Parts,
+        body: axum::body::Body,
+    ) -> Result<Response<Body>, Problem> {
+        match matched.action(&head.method, head.uri.path())? {
+            Action::PostEvent => {
+                self.activity.note();
+                require_json(&head.headers)?;
+                let body = request_body::read(body, &head.headers, self.body).await?;
+                // `Idempotency-Key` has its place here: it names the submission.
+                let appended =
+                    events::post_one(&self.state.rules, &self.state.appender, body).await?;
+                Ok(events::accepted(&appended))
+            }
+            Action::PostBatch => {
+                self.activity.note();
+                let form = batch_form(&head.headers)?;
+                let lenient = prefer::is_lenient(&head.headers);
+                let body = request_body::read(body, &head.headers, self.body).await?;
+                let (rules, appender) = (&self.state.rules, &self.state.appender);
+                let taken = events::post_batch(rules, appender, body, form, lenient).await?;
+                if !lenient {
+                    return Ok(events::accepted(&taken.appended));
+                }
+                self.metrics.refused_for("invalid", taken.left_out);
+                Ok(events::accepted_leniently(&taken))
+            }
+            Action::Read(call) => {
+                let passed = self.state.gmfy.get(&call, head.uri.query()).await?;
+                Ok(passed::back(passed))
+            }
+            Action::Write(call) => {
+                require_json(&head.headers)?;
+                let body = request_body::read(body, &head.headers, self.body).await?;
+                let content_type = head.headers.get(CONTENT_TYPE).cloned();
+                Ok(passed::back(self.state.gmfy.post(&call, content_type, body).await?))
+            }
+        }
+    }
+}
+
+const JSON: &str = "application/json";
+const NDJSON: &str = "application/x-ndjson";
+
+/// Every POST says that it is JSON, so that no web page can send it without asking first.
+fn require_json(headers: &HeaderMap) -> Result<(), Problem> {
+    if media_type(headers).is_some_and(|media| media.eq_ignore_ascii_case(JSON)) {
+        Ok(())
+    } else {
+        Err(Problem::media_type(JSON))
+    }
+}
+
+fn batch_form(headers: &HeaderMap) -> Result<BatchForm, Problem> {
+    match media_type(headers) {
+        Some(media) if media.eq_ignore_ascii_case(JSON) => Ok(BatchForm::Array),
+        Some(media) if media.eq_ignore_ascii_case(NDJSON) => Ok(BatchForm::Lines),
+        _ => Err(Problem::media_type("application/json (an array) or application/x-ndjson")),
+    }
+}
+
+/// The one Content-Type, without its parameters.
+fn media_type(headers: &HeaderMap) -> Option<&str> {
+    let mut values = headers.get_all(CONTENT_TYPE).iter();
+    let value = values.next()?.to_str().ok()?;
+    let media = value.split(';').next().unwrap_or_default().trim();
+    values.next().is_none().then_some(media)
+}

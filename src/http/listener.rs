@@ -1,0 +1,175 @@
+//! The accept loop: connections up to a limit, each a task that the loop owns, ended in order.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto::Builder;
+use hyper_util::service::TowerToHyperService;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, warn};
+
+use super::socket::{Socket, Stream};
+use super::timed_stream::TimedStream;
+
+/// Bytes of a request's head, and of HTTP/2's header list.
+const MAX_HEAD: usize = 64 * 1024;
+const MAX_HEADERS: usize = 100;
+/// Requests at once on one HTTP/2 connection.
+const MAX_STREAMS: u32 = 128;
+/// Wait after an accept that failed for want of descriptors or memory.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// What a listener's connections may take.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Limits {
+    /// Further connections wait in the system's backlog.
+    pub(super) connections: usize,
+    /// For a request's head, counted from the connection's start or the end of the answer before.
+    pub(super) head_timeout: Duration,
+}
+
+/// How a listener is told to stop.
+#[derive(Clone, Debug, Default)]
+pub struct Stop {
+    /// Accept nothing more; connections end after the request that they are in.
+    pub drain: CancellationToken,
+    /// End what is left.
+    pub abort: CancellationToken,
+}
+
+/// Serves every socket until told to stop. Each connection's task is awaited.
+pub(super) async fn serve(sockets: Vec<Socket>, router: Router, limits: Limits, stop: Stop) {
+    let places = Arc::new(Semaphore::new(limits.connections));
+    let mut loops = JoinSet::new();
+    for socket in sockets {
+        loops.spawn(accept_loop(
+            socket,
+            router.clone(),
+            limits,
+            Arc::clone(&places),
+            stop.clone(),
+        ));
+    }
+    while let Some(ended) = loops.join_next().await {
+        if let Err(error) = ended {
+            warn!(%error, "an accept loop ended by a panic");
+        }
+    }
+}
+
+async fn accept_loop(
+    socket: Socket,
+    router: Router,
+    limits: Limits,
+    places: Arc<Semaphore>,
+    stop: Stop,
+) {
+    let http = protocol(limits.head_timeout);
+    let mut connections = JoinSet::new();
+    loop {
+        // Room first: what can't be served yet waits outside.
+        let accepted = async {
+            let place = Arc::clone(&places).acquire_owned().await;
+            (place, socket.accept().await)
+        };
+        tokio::select! {
+            biased;
+            () = stop.drain.cancelled() => break,
+            Some(_) = connections.join_next() => {}
+            (place, stream) = accepted => match stream {
+                Ok(stream) => {
+                    let connection =
+                        connection(stream, http.clone(), router.clone(), limits, stop.clone());
+                    connections.spawn(async move {
+                        connection.await;
+                        drop(place);
+                    });
+                }
+                Err(error) => accept_failed(&error, &stop).await,
+            }
+        }
+    }
+    // No new connection is accepted while the old ones end.
+    drop(socket);
+    while connections.join_next().await.is_some() {}
+}
+
+/// A connection that was gone before it was accepted costs nothing; for want of descriptors or
+/// memory, a short wait lets some be freed.
+async fn accept_failed(error: &io::Error, stop: &Stop) {
+    use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted};
+    if matches!(
+        error.kind(),
+        ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted
+    ) {
+        return;
+    }
+    warn!(%error, "a connection could not be accepted; waiting for room");
+    tokio::select! {
+        () = tokio::time::sleep(ACCEPT_PAUSE) => {}
+        () = stop.drain.cancelled() => {}
+    }
+}
+
+fn protocol(head_timeout: Duration) -> Builder<TokioExecutor> {
+    let mut http = Builder::new(TokioExecutor::new());
+    http.http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(head_timeout)
+        .max_buf_size(MAX_HEAD)
+        .max_headers(MAX_HEADERS)
+        .pipeline_flush(true);
+    http.http2()
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(MAX_STREAMS)
+        .max_header_list_size(u32::try_from(MAX_HEAD).unwrap_or(u32::MAX))
+        .keep_alive_interval(head_timeout)
+        .keep_alive_timeout(head_timeout);
+    http
+}
+
+async fn connection(
+    stream: Stream,
+    http: Builder<TokioExecutor>,
+    router: Router,
+    limits: Limits,
+    stop: Stop,
+) {
+    match stream {
+        Stream::Tcp(stream) => speak(stream, &http, router, limits, &stop).await,
+        Stream::Unix(stream) => speak(stream, &http, router, limits, &stop).await,
+    }
+}
+
+async fn speak<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
+    stream: S,
+    http: &Builder<TokioExecutor>,
+    router: Router,
+    limits: Limits,
+    stop: &Stop,
+) {
+    let io = TokioIo::new(TimedStream::new(stream, limits.head_timeout));
+    let connection = http.serve_connection(io, TowerToHyperService::new(router));
+    tokio::pin!(connection);
+    let ended = tokio::select! {
+        ended = &mut connection => ended,
+        () = stop.drain.cancelled() => {
+            connection.as_mut().graceful_shutdown();
+            tokio::select! {
+                ended = &mut connection => ended,
+                () = stop.abort.cancelled() => return,
+            }
+        }
+        () = stop.abort.cancelled() => return,
+    };
+    if let Err(error) = ended {
+        // Callers that hang up or speak no HTTP: their matter, of interest only when looked for.
+        debug!(%error, "a connection ended early");
+    }
+}

@@ -1,0 +1,323 @@
+//! Problem documents (RFC 9457): the one place that says what an error looks like to a caller.
+
+use std::borrow::Cow;
+use std::time::Duration;
+
+use http::header::{ACCEPT_ENCODING, ALLOW, CONNECTION, CONTENT_TYPE, RETRY_AFTER};
+use http::{HeaderValue, Response, StatusCode};
+use serde::Serialize;
+
+use super::body::Body;
+use crate::event::{BodyError, EventError};
+use crate::queue::AppendError;
+use crate::upstream::{IdError, SendError};
+
+/// How many errors of events an answer lists; beyond, it says how many more there are.
+pub(super) const LISTED_ERRORS: usize = 1000;
+
+/// A kind of problem. Its name is part of the interface and never changes.
+#[derive(Debug, PartialEq, Eq)]
+struct Kind {
+    name: &'static str,
+    status: StatusCode,
+    title: &'static str,
+    /// The value of the metrics' label `reason` where events are refused for it.
+    reason: &'static str,
+}
+
+macro_rules! kinds {
+    ($($kind:ident = $name:literal, $status:ident, $reason:literal, $title:literal;)*) => {
+        $(const $kind: Kind = Kind {
+            name: $name, status: StatusCode::$status, title: $title, reason: $reason,
+        };)*
+        #[cfg(test)]
+        const KINDS: &[Kind] = &[$($kind),*];
+    };
+}
+
+kinds! {
+    NOT_JSON = "not-json", BAD_REQUEST, "not_json", "The body is not JSON";
+    BAD_ENCODING = "bad-encoding", BAD_REQUEST, "invalid", "The body can't be decompressed";
+    BROKEN_BODY = "broken-body", BAD_REQUEST, "invalid", "The body did not arrive whole";
+    BAD_ID = "bad-id", BAD_REQUEST, "invalid", "The path holds an id that can't be one";
+    BAD_HOST = "bad-host", BAD_REQUEST, "host", "The request needs exactly one valid Host";
+    UNAUTHORIZED = "unauthorized", UNAUTHORIZED, "unauthorized", "An API key is needed";
+    NOT_FOUND = "not-found", NOT_FOUND, "invalid", "There is nothing at this path";
+    METHOD_NOT_ALLOWED = "method-not-allowed", METHOD_NOT_ALLOWED, "invalid",
+        "The path does not take this method";
+    BODY_TIMEOUT = "body-timeout", REQUEST_TIMEOUT, "timeout", "The body did not arrive in time";
+    TOO_LARGE = "too-large", PAYLOAD_TOO_LARGE, "too_large", "The request is too large";
+    MEDIA_TYPE = "media-type", UNSUPPORTED_MEDIA_TYPE, "media_type",
+        "The Content-Type is not taken here";
+    CONTENT_ENCODING = "content-encoding", UNSUPPORTED_MEDIA_TYPE, "media_type",
+        "The Content-Encoding is not taken here";
+    MISDIRECTED = "misdirected", MISDIRECTED_REQUEST, "host", "The Host is not allowed";
+    INVALID = "invalid", UNPROCESSABLE_ENTITY, "invalid", "Events are invalid";
+    QUEUE_FULL = "queue-full", SERVICE_UNAVAILABLE, "queue_full", "The queue is full";
+    DISK_FULL = "disk-full", SERVICE_UNAVAILABLE, "disk_full", "The disk is full";
+    BUSY = "busy", SERVICE_UNAVAILABLE, "busy", "Too many requests wait";
+    STORE_FAILED = "store-failed", SERVICE_UNAVAILABLE, "store_failed", "The disk failed";
+    STOPPING = "stopping", SERVICE_UNAVAILABLE, "stopping", "The sidecar is stopping";
+    OUTCOME_UNKNOWN = "outcome-unknown", INTERNAL_SERVER_ERROR, "outcome_unknown",
+        "It can't be known whether the events were stored";
+    INTERNAL = "internal", INTERNAL_SERVER_ERROR, "invalid", "The sidecar failed";
+    UNREACHABLE = "upstream-unreachable", BAD_GATEWAY, "invalid", "GMFY can't be reached";
+    UPSTREAM_BROKE = "upstream-broken", BAD_GATEWAY, "invalid", "GMFY broke off its answer";
+    UPSTREAM_TIMEOUT = "upstream-timeout", GATEWAY_TIMEOUT, "invalid", "GMFY did not answer";
+}
+
+/// Why a request is refused, as its caller is told.
+#[derive(Debug)]
+pub struct Problem {
+    kind: &'static Kind,
+    detail: Cow<'static, str>,
+    errors: Vec<EventError>,
+    /// How many events are refused with it.
+    events: u64,
+    retry_after: Option<Duration>,
+    allow: Option<&'static str>,
+}
+
+impl Problem {
+    fn new(kind: &'static Kind, detail: impl Into<Cow<'static, str>>) -> Self {
+        let detail = detail.into();
+        Self { kind, detail, errors: Vec::new(), events: 1, retry_after: None, allow: None }
+    }
+
+    const fn retry_after(mut self, seconds: u64) -> Self {
+        self.retry_after = Some(Duration::from_secs(seconds));
+        self
+    }
+
+    /// The same problem, of a request that held this many events.
+    pub(super) const fn with_events(mut self, events: u64) -> Self {
+        self.events = events;
+        self
+    }
+
+    /// How many events are refused, and the metrics' label `reason` for it.
+    pub(super) const fn refused(&self) -> (&'static str, u64) {
+        (self.kind.reason, self.events)
+    }
+
+    /// No such path; `nearest` is the path that was perhaps meant.
+    pub(super) fn not_found(nearest: Option<&str>) -> Self {
+        Self::new(
+            &NOT_FOUND,
+            nearest.map_or(Cow::Borrowed("The paths are those of GMFY's API."), |nearest| {
+                format!("Did you mean {nearest}?").into()
+            }),
+        )
+    }
+
+    pub(super) fn method_not_allowed(allow: &'static str) -> Self {
+        let detail = format!("This path takes {allow}.");
+        Self { allow: Some(allow), ..Self::new(&METHOD_NOT_ALLOWED, detail) }
+    }
+
+    /// A `Content-Type` that is missing, or isn't one of `expected`.
+    pub(super) fn media_type(expected: &'static str) -> Self {
+        Self::new(&MEDIA_TYPE, format!("Send Content-Type: {expected}."))
+    }
+
+    pub(super) fn content_encoding() -> Self {
+        Self::new(&CONTENT_ENCODING, "Send the body plain, or with gzip or zstd alone.")
+    }
+
+    /// A body that can't be decompressed, and why.
+    pub(super) fn bad_encoding(why: &std::io::Error) -> Self {
+        Self::new(&BAD_ENCODING, format!("It does not match its Content-Encoding: {why}."))
+    }
+
+    pub(super) fn broken_body() -> Self {
+        Self::new(&BROKEN_BODY, "The connection or its framing broke before the body's end.")
+    }
+
+    pub(super) fn body_timeout(waited: Duration) -> Self {
+        let detail = format!("Nothing, or too little, came for {} s.", waited.as_secs());
+        Self::new(&BODY_TIMEOUT, detail)
+    }
+
+    pub(super) fn body_too_large(limit: usize) -> Self {
+        let detail = format!("A body may have {limit} bytes once decompressed (api.max_body).");
+        Self::new(&TOO_LARGE, detail)
+    }
+
+    pub(super) fn bad_host(why: &'static str) -> Self {
+        Self::new(&BAD_HOST, why)
+    }
+
+    pub(super) fn misdirected() -> Self {
+        Self::new(&MISDIRECTED, "Call the sidecar by a name that api.allowed_hosts lists.")
+    }
+
+    pub(super) fn unauthorized() -> Self {
+        Self::new(&UNAUTHORIZED, "Send one of api.keys as x-api-key.")
+    }
+
+    pub(super) fn panicked() -> Self {
+        Self::new(&INTERNAL, "This is a defect of the sidecar; its log says more.")
+    }
+
+    /// Elements of a batch, or a single event, that are wrong.
+    pub(super) fn invalid(errors: Vec<EventError>) -> Self {
+        let detail = match errors.len() {
+            1 => "1 thing is wrong; nothing was taken.".into(),
+            count => format!("{count} things are wrong; nothing was taken."),
+        };
+        Self { errors, ..Self::new(&INVALID, detail) }
+    }
+
+    /// The answer that says so.
+    pub(super) fn into_response(self) -> Response<Body> {
+        let (errors, errors_omitted) = listed(&self.errors);
+        let document = Document {
+            kind: format_args!("urn:gmfy-sidecar:problem:{}", self.kind.name),
+            title: self.kind.title,
+            status: self.kind.status.as_u16(),
+            detail: &self.detail,
+            errors,
+            errors_omitted,
+        };
+        let body = serde_json::to_vec(&document).unwrap_or_default();
+        let mut response = Response::new(Body::from(body));
+        *response.status_mut() = self.kind.status;
+        let headers = response.headers_mut();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        if let Some(after) = self.retry_after {
+            headers.insert(RETRY_AFTER, HeaderValue::from(after.as_secs()));
+        }
+        if let Some(allow) = self.allow {
+            headers.insert(ALLOW, HeaderValue::from_static(allow));
+        }
+        if *self.kind == CONTENT_ENCODING {
+            headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("gzip, zstd"));
+        }
+        // The rest of such a body is not worth reading. (HTTP/2 drops this header.)
+        if matches!(self.kind.status, StatusCode::REQUEST_TIMEOUT | StatusCode::PAYLOAD_TOO_LARGE) {
+            headers.insert(CONNECTION, HeaderValue::from_static("close"));
+        }
+        response
+    }
+}
+
+impl From<BodyError> for Problem {
+    fn from(error: BodyError) -> Self {
+        match error {
+            BodyError::NotJson(why) => Self::new(&NOT_JSON, why),
+            BodyError::Invalid(errors) => Self::invalid(errors),
+            BodyError::EventTooLarge(bytes) => {
+                let detail =
+                    format!("The event has {bytes} bytes, more than api.max_event allows.");
+                Self::new(&TOO_LARGE, detail)
+            }
+            BodyError::TooManyEvents => Self::new(
+                &TOO_LARGE,
+                "There are more events than api.max_batch_events allows: send several batches.",
+            ),
+        }
+    }
+}
+
+impl From<AppendError> for Problem {
+    fn from(error: AppendError) -> Self {
+        match error {
+            AppendError::QueueFull => Self::new(
+                &QUEUE_FULL,
+                "The events that wait for GMFY fill queue.max_bytes. Nothing was stored.",
+            )
+            .retry_after(5),
+            AppendError::DiskFull => {
+                Self::new(&DISK_FULL, "The disk has no room for events. Nothing was stored.")
+                    .retry_after(5)
+            }
+            AppendError::Busy => {
+                Self::new(&BUSY, "Too many requests wait to be written. Nothing was stored.")
+                    .retry_after(1)
+            }
+            // The cause names paths of the machine: it belongs in the log.
+            AppendError::Failed(_) => {
+                Self::new(&STORE_FAILED, "The disk failed. Nothing was stored.").retry_after(5)
+            }
+            AppendError::OutcomeUnknown => Self::new(
+                &OUTCOME_UNKNOWN,
+                "Send the request again with the same Idempotency-Key, so that events that were \
+                 stored are not taken twice.",
+            ),
+            AppendError::Closed => {
+                Self::new(&STOPPING, "It takes no more events. Nothing was stored.").retry_after(5)
+            }
+        }
+    }
+}
+
+impl From<SendError> for Problem {
+    fn from(error: SendError) -> Self {
+        // The causes name the upstream's address: they belong in the log.
+        match error {
+            SendError::Connect(_) => {
+                Self::new(&UNREACHABLE, "No connection could be made. Nothing was sent.")
+            }
+            SendError::Tls(_) => {
+                Self::new(&UNREACHABLE, "The TLS handshake failed. Nothing was sent.")
+            }
+            SendError::Timeout => {
+                Self::new(&UPSTREAM_TIMEOUT, "GMFY may have acted on the request.")
+            }
+            SendError::Broken(_) => {
+                Self::new(&UPSTREAM_BROKE, "GMFY may have acted on the request.")
+            }
+        }
+    }
+}
+
+impl From<IdError> for Problem {
+    fn from(error: IdError) -> Self {
+        Self::new(&BAD_ID, error.to_string())
+    }
+}
+
+#[derive(Serialize)]
+struct Document<'a> {
+    #[serde(rename = "type")]
+    kind: std::fmt::Arguments<'a>,
+    title: &'a str,
+    status: u16,
+    detail: &'a str,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    errors: Vec<ListedError<'a>>,
+    #[serde(skip_serializing_if = "is_zero")]
+    errors_omitted: usize,
+}
+
+/// An [`EventError`] as callers see it.
+#[derive(Serialize)]
+pub(super) struct ListedError<'a> {
+    index: usize,
+    pointer: &'a str,
+    message: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    suggestion: Option<&'a str>,
+}
+
+/// The errors to list, and how many more there are.
+pub(super) fn listed(errors: &[EventError]) -> (Vec<ListedError<'_>>, usize) {
+    let list: Vec<_> = errors
+        .iter()
+        .take(LISTED_ERRORS)
+        .map(|error| ListedError {
+            index: error.index,
+            pointer: &error.pointer,
+            message: &error.message,
+            suggestion: error.suggestion.as_deref(),
+        })
+        .collect();
+    let omitted = errors.len() - list.len();
+    (list, omitted)
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+const fn is_zero(count: &usize) -> bool {
+    *count == 0
+}
+
