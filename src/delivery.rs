@@ -24,6 +24,7 @@ mod concurrency;
 mod gate;
 mod lane;
 mod outcome;
+mod refusals;
 mod size;
 mod status;
 mod window;

@@ -16,17 +16,13 @@ use super::backoff::{Backoff, RETRY_AFTER_CAP};
 use super::breaker::{Breaker, PROBE_EVERY};
 use super::concurrency::Concurrency;
 use super::outcome::{Outcome, asks_for_quiet};
+use super::refusals::Refusals;
 use super::size::{BatchLimit, SizeLimit};
 use crate::queue::{Sequence, UserHash};
 use crate::telemetry::Metrics;
 
 /// While misconfigured, a probe goes out this often.
 const MISCONFIGURED_PROBE: Duration = Duration::from_secs(30);
-/// Single events refused in a row, of at least so many users, with one status and nothing
-/// delivered between: the fault isn't in the events.
-const SUSPICIOUS_REFUSALS: u32 = 32;
-const SUSPICIOUS_USERS: usize = 4;
-
 /// The state that GMFY is in, as seen by delivery. The text is the metric's label.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum UpstreamState {
@@ -84,34 +80,6 @@ struct Misconfigured {
     refuses_all: bool,
 }
 
-/// Refusals of single events in a row.
-#[derive(Debug, Default)]
-struct Refusals {
-    status: u16,
-    count: u32,
-    users: Vec<UserHash>,
-    /// An operator said that events refused with this status are to become dead letters.
-    let_go: Option<u16>,
-}
-
-impl Refusals {
-    /// Whether this one makes it look as if everything were refused.
-    fn note(&mut self, status: u16, user: UserHash) -> bool {
-        if self.status != status {
-            self.status = status;
-            self.count = 0;
-            self.users.clear();
-        }
-        self.count = self.count.saturating_add(1);
-        if self.users.len() < SUSPICIOUS_USERS && !self.users.contains(&user) {
-            self.users.push(user);
-        }
-        self.count >= SUSPICIOUS_REFUSALS
-            && self.users.len() >= SUSPICIOUS_USERS
-            && self.let_go != Some(status)
-    }
-}
-
 impl State {
     fn current(&self, now: Instant) -> UpstreamState {
         if self.paused {
@@ -131,7 +99,7 @@ impl State {
         self.misconfigured = None;
         self.quiet_until = None;
         self.breaker.hurry(now);
-        self.refusals = Refusals { let_go: self.refusals.let_go, ..Refusals::default() };
+        self.refusals.restart();
     }
 }
 
@@ -381,8 +349,7 @@ impl Gate {
             state.paused = false;
             let refuses_all = state.misconfigured.as_ref().is_some_and(|m| m.refuses_all);
             if dead_letter_rejected && refuses_all {
-                let status = state.refusals.status;
-                state.refusals.let_go = Some(status);
+                let status = state.refusals.let_go();
                 tracing::warn!(status, "refused events become dead letters, as asked for");
             }
             state.clear_waits(now);

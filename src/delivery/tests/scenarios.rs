@@ -308,3 +308,24 @@ async fn a_conflict_after_an_unknown_outcome_is_retried_before_it_is_blamed_on_t
     assert!(log.letters().is_empty());
     assert!(upstream.requests().iter().all(|(_, len)| *len == 10));
 }
+
+#[tokio::test(start_paused = true)]
+async fn after_a_crash_the_batch_on_its_way_goes_out_the_same_even_with_other_settings() {
+    for lanes in [1, 3] {
+        let (log, upstream) = (filled(100, 10), accepting());
+        let running = Running::begin(settings(1), &log, &upstream, &clock());
+        tokio::time::sleep(Duration::from_millis(205)).await;
+        assert_eq!((upstream.requests().len(), upstream.taken().len()), (1, 0));
+        drop(running);
+        for user in 0..50 {
+            log.append(user, EventKind::Classic, clock().now());
+        }
+        let mut settings = settings(lanes);
+        settings.delivery.batch_events = 7;
+        let running = Running::begin(settings, &log, &upstream, &clock());
+        tokio::time::sleep(Duration::from_millis(15)).await;
+        assert_eq!((upstream.requests()[1].1, upstream.keys()), (100, 1));
+        running.empty().await;
+        assert_eq!(upstream.check().len(), 150);
+    }
+}

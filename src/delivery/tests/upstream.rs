@@ -90,6 +90,11 @@ impl FakeUpstream {
         self.inner.lock().unwrap().requests.clone()
     }
 
+    /// How many different keys came.
+    pub(super) fn keys(&self) -> usize {
+        self.inner.lock().unwrap().bodies.len()
+    }
+
     pub(super) fn taken(&self) -> Vec<Arrived> {
         self.inner.lock().unwrap().taken.clone()
     }
