@@ -1,9 +1,9 @@
 //! From the queue to GMFY: every event once, in order for each user, for as long as it takes.
 //!
 //! Users hash to partitions, partitions to *lanes*. A lane is a task: it reads its partitions'
-//! events ahead into a [window](window), cuts a [batch], stores the batch's extent and key, sends
-//! it, acts on the [outcome], settles, and goes on. What the lanes know of GMFY together (is it
-//! there, how much does it bear) is in the [gate].
+//! events ahead into a window, cuts a batch, stores the batch's extent and key, sends
+//! it, acts on the outcome, settles, and goes on. What the lanes know of GMFY together (is it
+//! there, how much does it bear) is in the gate.
 //!
 //! Invariants:
 //! - A lane has one request in flight; so a user's events are never in two.

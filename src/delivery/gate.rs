@@ -338,6 +338,11 @@ impl Gate {
         (state.current(Instant::now()), reason)
     }
 
+    /// The status with which refused events become dead letters without further ado.
+    pub(super) fn let_go_status(&self) -> Option<u16> {
+        self.lock().refusals.let_go_status()
+    }
+
     pub(super) fn pause(&self) {
         self.change(|state, _| state.paused = true);
     }

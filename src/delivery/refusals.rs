@@ -34,6 +34,11 @@ impl Refusals {
             && self.let_go != Some(status)
     }
 
+    /// The status that an operator let go.
+    pub(super) const fn let_go_status(&self) -> Option<u16> {
+        self.let_go
+    }
+
     /// Refusals with the status noted last are to become dead letters. Returns that status.
     pub(super) fn let_go(&mut self) -> u16 {
         self.let_go = Some(self.status);

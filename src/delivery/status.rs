@@ -47,6 +47,8 @@ pub struct Status {
     pub upstream: UpstreamState,
     /// Why it is misconfigured, in words.
     pub misconfigured: Option<String>,
+    /// Set while an operator lets everything that is refused with this status become dead letters.
+    pub letting_go: Option<u16>,
     pub lanes: Vec<LaneStatus>,
 }
 
@@ -171,7 +173,12 @@ impl Controls {
     #[must_use]
     pub fn status(&self) -> Status {
         let (upstream, misconfigured) = self.gate.upstream();
-        Status { upstream, misconfigured, lanes: self.board.lanes() }
+        Status {
+            upstream,
+            misconfigured,
+            letting_go: self.gate.let_go_status(),
+            lanes: self.board.lanes(),
+        }
     }
 
     /// Brings `gmfy_queue_oldest_age_seconds` up to date; for the scrape. (It grows by itself, so

@@ -83,6 +83,7 @@ async fn an_upstream_that_refuses_everything_is_misconfigured_until_an_operator_
     running.controls.resume(true);
     running.empty().await;
     assert_eq!(log.letters().len(), 400);
+    assert_eq!(running.controls.status().letting_go, Some(400));
 }
 
 #[tokio::test(start_paused = true)]
