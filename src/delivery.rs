@@ -1,1 +1,230 @@
+//! From the queue to GMFY: every event once, in order for each user, for as long as it takes.
+//!
+//! Users hash to partitions, partitions to *lanes*. A lane is a task: it reads its partitions'
+//! events ahead into a window, cuts a batch, stores the batch's extent and key, sends
+//! it, acts on the outcome, settles, and goes on. What the lanes know of GMFY together (is it
+//! there, how much does it bear) is in the gate.
+//!
+//! Invariants:
+//! - A lane has one request in flight; so a user's events are never in two.
+//! - Nothing is sent before its extent and key are stored. What may have been sent is sent again
+//!   with the same bytes and key until its outcome is known, across restarts.
+//! - An event leaves the queue only as delivered, dead-lettered (durably, before the cursor passes
+//!   it) or dropped by explicit setting; each is counted in the step that moves the cursor.
+//! - Every wait ends at once when delivery is told to stop.
+//!
+//! A flood of one user delays the others of its lane by a bounded time: a user with a full batch
+//! waiting is passed over (up to 16 windows of 4 batches at a time), and the events behind are
+//! found, until 4096 / lanes events are settled ahead in the flood's own partition.
 
+mod backoff;
+mod batch;
+mod breaker;
+mod concurrency;
+mod gate;
+mod lane;
+mod outcome;
+mod refusals;
+mod size;
+mod status;
+mod window;
+mod work;
+
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use rand::SeedableRng as _;
+use rand::rngs::StdRng;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+pub use backoff::{Backoff, InvalidBackoff};
+pub use gate::UpstreamState;
+pub use outcome::{Outcome, classify, classify_status};
+pub use status::{Controls, LaneState, LaneStatus, Status};
+
+use crate::clock::Clock;
+use crate::config::{self, DeadLettersFull};
+use crate::queue::{LaneStart, Log, StoreError};
+use crate::telemetry::Metrics;
+use crate::upstream::BatchSink;
+use gate::Gate;
+use lane::{Ended, Lane};
+use size::BatchLimit;
+use status::Board;
+
+/// What of the settings concerns delivery.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    pub delivery: config::Delivery,
+    /// `queue.max_age`.
+    pub max_age: Option<Duration>,
+    /// `dead_letters.when_full`.
+    pub dead_letters_full: DeadLettersFull,
+    /// Of the jitter; a random one outside tests.
+    pub seed: u64,
+}
+
+impl Settings {
+    /// Those of delivery among all settings, with a random seed.
+    #[must_use]
+    pub fn from_config(settings: &config::Settings) -> Self {
+        Self {
+            delivery: settings.delivery.clone(),
+            max_age: settings.queue.max_age,
+            dead_letters_full: settings.dead_letters.when_full,
+            seed: rand::random(),
+        }
+    }
+}
+
+/// How delivery is told to stop, in two steps.
+#[derive(Clone, Debug, Default)]
+pub struct Stop {
+    /// Deliver what can be delivered: lanes go on while GMFY may be up, and end when they have
+    /// nothing left, or when GMFY turns out not to be there.
+    pub drain: CancellationToken,
+    /// End now: requests in flight are given up, their outcome unknown.
+    pub abort: CancellationToken,
+}
+
+/// Why delivery ended although nobody told it to.
+#[derive(Debug, thiserror::Error)]
+pub enum DeliveryError {
+    #[error("a delivery lane ended although it was not told to")]
+    LaneEnded,
+    #[error("a delivery lane panicked: {0}")]
+    LanePanicked(tokio::task::JoinError),
+    #[error("the queue is closed")]
+    QueueClosed,
+}
+
+/// What all lanes share.
+#[derive(Debug)]
+struct Shared {
+    settings: Settings,
+    backoff: Backoff,
+    gate: Arc<Gate>,
+    board: Arc<Board>,
+    metrics: Arc<Metrics>,
+    clock: Clock,
+}
+
+/// The flusher. See the module.
+#[derive(Debug)]
+pub struct Delivery<L, S> {
+    log: L,
+    sink: S,
+    shared: Arc<Shared>,
+}
+
+impl<L: Log, S: BatchSink> Delivery<L, S> {
+    /// # Errors
+    /// When `retry_initial` and `retry_max` make no range.
+    pub fn new(
+        settings: Settings,
+        log: L,
+        sink: S,
+        clock: Clock,
+        metrics: Arc<Metrics>,
+    ) -> Result<Self, InvalidBackoff> {
+        let delivery = &settings.delivery;
+        let backoff = Backoff::new(delivery.retry_initial, delivery.retry_max)?;
+        let limit =
+            BatchLimit { events: delivery.batch_events.max(1), bytes: delivery.batch_bytes.max(1) };
+        let rng = StdRng::seed_from_u64(!settings.seed);
+        let gate =
+            Gate::new(delivery.lanes, delivery.adaptive, limit, backoff, Arc::clone(&metrics), rng);
+        let gate = Arc::new(gate);
+        let board = Arc::new(Board::new());
+        Ok(Self {
+            log,
+            sink,
+            shared: Arc::new(Shared { settings, backoff, gate, board, metrics, clock }),
+        })
+    }
+
+    /// The controls over this delivery.
+    #[must_use]
+    pub fn controls(&self) -> Controls {
+        Controls {
+            gate: Arc::clone(&self.shared.gate),
+            board: Arc::clone(&self.shared.board),
+            metrics: Arc::clone(&self.shared.metrics),
+            clock: self.shared.clock.clone(),
+        }
+    }
+
+    /// Delivers until told to stop. What is left then stays in the queue.
+    ///
+    /// # Errors
+    /// When a lane ends by itself or panics, or the queue is closed: delivery can't go on in this
+    /// process.
+    ///
+    /// # Cancel safety
+    /// Dropping it is as a crash: a batch in flight is sent again by the next run.
+    pub async fn run(self, stop: Stop) -> Result<(), DeliveryError> {
+        let wanted = self.shared.settings.delivery.lanes.max(1);
+        loop {
+            let Some(lanes) = self.lanes(wanted, &stop).await? else { return Ok(()) };
+            // Another number of lanes than now: their unfinished batches come first.
+            let finish_only = lanes.len() != wanted;
+            self.run_lanes(lanes, finish_only, &stop).await?;
+            if !finish_only || stop.drain.is_cancelled() || stop.abort.is_cancelled() {
+                return Ok(());
+            }
+        }
+    }
+
+    /// The lanes to begin with; none when told to stop before the store answered.
+    async fn lanes(
+        &self,
+        wanted: usize,
+        stop: &Stop,
+    ) -> Result<Option<Vec<LaneStart>>, DeliveryError> {
+        loop {
+            match self.log.lanes(wanted).await {
+                Ok(lanes) => return Ok(Some(lanes)),
+                Err(StoreError::Closed) => return Err(DeliveryError::QueueClosed),
+                Err(error) => {
+                    tracing::error!(%error, "the store failed: delivery can't begin, trying again");
+                }
+            }
+            tokio::select! {
+                () = tokio::time::sleep(self.shared.backoff.ceiling(1)) => {}
+                () = stop.drain.cancelled() => return Ok(None),
+                () = stop.abort.cancelled() => return Ok(None),
+            }
+        }
+    }
+
+    async fn run_lanes(
+        &self,
+        lanes: Vec<LaneStart>,
+        finish_only: bool,
+        stop: &Stop,
+    ) -> Result<(), DeliveryError> {
+        self.shared.board.set_lanes(lanes.len());
+        let mut tasks = JoinSet::new();
+        let count = lanes.len();
+        for (index, start) in lanes.into_iter().enumerate() {
+            let ends = (self.log.clone(), self.sink.clone());
+            let shared = Arc::clone(&self.shared);
+            let lane = Lane::new(index, count, &start, shared, ends, stop.clone(), finish_only);
+            tasks.spawn(lane.run(start));
+        }
+        while let Some(joined) = tasks.join_next().await {
+            let told = stop.drain.is_cancelled() || stop.abort.is_cancelled();
+            match joined.map_err(DeliveryError::LanePanicked)? {
+                Ended::Stopped if told => {}
+                Ended::Finished if finish_only => {}
+                Ended::QueueClosed => return Err(DeliveryError::QueueClosed),
+                Ended::Stopped | Ended::Finished => return Err(DeliveryError::LaneEnded),
+            }
+        }
+        Ok(())
+    }
+}

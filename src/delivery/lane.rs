@@ -1,0 +1,463 @@
+//! One lane: reads its partitions' events, sends them batch by batch, settles them.
+
+mod burial;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use rand::SeedableRng as _;
+use rand::rngs::StdRng;
+use tokio::time::Instant;
+
+use super::backoff::at_least;
+use super::batch;
+use super::gate::{Permit, Report};
+use super::outcome::{Outcome, after_unknown, asks_for_quiet, classify};
+use super::size::BatchLimit;
+use super::status::LaneState;
+use super::window::{Window, WindowLimit};
+use super::work::Work;
+use super::{Shared, Stop};
+use crate::config::OnUnknown;
+use crate::queue::{LaneCursor, LaneStart, Log, ReadLimit, Sequence, Settlement, StoreError};
+use crate::telemetry::ledger::DeadLetterReason;
+use crate::upstream::{Answer, BatchSink, SendError};
+
+const ENDPOINT: &str = "create_batch_events";
+/// What a lane reads ahead, and may have in memory, in batches.
+const WINDOW_BATCHES: usize = 4;
+/// The settled ranges of all lanes' cursors: 64 KiB of 16 bytes each.
+const SETTLED_RANGES: usize = 4096;
+/// A lane with nothing to send moves its cursor on when so much of others passed, so that what
+/// is settled can be removed from disk; and not more often than this.
+const PASSED: ReadLimit = ReadLimit { events: 8192, bytes: 2 << 20 };
+const PASSED_EVERY: Duration = Duration::from_secs(1);
+
+/// Why a lane ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Ended {
+    /// It was told to stop, and did all it could.
+    Stopped,
+    /// It was only to finish its stored batch, and did.
+    Finished,
+    /// The queue is closed.
+    QueueClosed,
+}
+
+/// See the module.
+pub(super) struct Lane<L, S> {
+    index: usize,
+    shared: Arc<Shared>,
+    log: L,
+    sink: S,
+    stop: Stop,
+    /// Only the unfinished batch is to be sent.
+    finish_only: bool,
+    window: Window,
+    work: Option<Work>,
+    /// Settled and not yet saved.
+    pending: Settlement,
+    saved_position: Sequence,
+    passed_at: Option<Instant>,
+    rng: StdRng,
+}
+
+impl<L: Log, S: BatchSink> Lane<L, S> {
+    pub(super) fn new(
+        index: usize,
+        lanes: usize,
+        start: &LaneStart,
+        shared: Arc<Shared>,
+        (log, sink): (L, S),
+        stop: Stop,
+        finish_only: bool,
+    ) -> Self {
+        let delivery = &shared.settings.delivery;
+        let limit = WindowLimit {
+            read: ReadLimit {
+                events: delivery.batch_events.saturating_mul(WINDOW_BATCHES).max(1),
+                bytes: delivery.batch_bytes.saturating_mul(WINDOW_BATCHES).max(1),
+            },
+            per_user: delivery.batch_events.max(1),
+            ahead: SETTLED_RANGES / lanes.max(1),
+        };
+        let window = Window::new(start, limit);
+        let seed = shared.settings.seed.wrapping_add(index as u64);
+        Self {
+            index,
+            saved_position: window.position(),
+            window,
+            shared,
+            log,
+            sink,
+            stop,
+            finish_only,
+            work: None,
+            pending: Settlement::default(),
+            passed_at: None,
+            rng: StdRng::seed_from_u64(seed),
+        }
+    }
+
+    /// Delivers until told to stop.
+    pub(super) async fn run(mut self, start: LaneStart) -> Ended {
+        let abort = self.stop.abort.clone();
+        let ended = tokio::select! {
+            biased;
+            () = abort.cancelled() => Ended::Stopped,
+            ended = self.drive(start) => ended,
+        };
+        self.shared.board.update(self.index, |status| status.state = LaneState::Stopped);
+        ended
+    }
+
+    async fn drive(&mut self, start: LaneStart) -> Ended {
+        match self.deliver(start).await {
+            Ok(never) => match never {},
+            Err(ended) => ended,
+        }
+    }
+
+    async fn deliver(&mut self, start: LaneStart) -> Result<std::convert::Infallible, Ended> {
+        self.take_up(start).await?;
+        loop {
+            if self.work.as_ref().is_none_or(|work| work.events().is_empty()) {
+                self.work = None;
+                self.begin().await?;
+            }
+            self.attempt().await?;
+        }
+    }
+
+    /// Takes up the batch that was unfinished when the process began.
+    async fn take_up(&mut self, start: LaneStart) -> Result<(), Ended> {
+        let Some(stored) = start.cursor.unfinished else { return Ok(()) };
+        let mut failures = 0;
+        let events = loop {
+            match self.log.read_exactly(&stored.sequences).await {
+                Ok(events) => break events,
+                Err(error) => self.store_failed(&error, &mut failures).await?,
+            }
+        };
+        if events.is_empty() {
+            // All of it is lost, and counted by the store: the cursor has to forget it.
+            return self.save().await;
+        }
+        self.work = Some(Work::unfinished(events, stored.key, Instant::now()));
+        if self.shared.settings.delivery.on_unknown == OnUnknown::Park {
+            self.park(None, "the process ended while it was sent").await?;
+        }
+        Ok(())
+    }
+
+    /// Waits for events and cuts the next batch.
+    async fn begin(&mut self) -> Result<(), Ended> {
+        if self.finish_only {
+            self.save_pending().await?;
+            return Err(Ended::Finished);
+        }
+        let limit = self.wait_for_batch().await?;
+        let events = self.window.cut(limit);
+        if !events.is_empty() {
+            self.work = Some(Work::new(events));
+        }
+        Ok(())
+    }
+
+    /// Returns the size of a batch once there is one to cut.
+    async fn wait_for_batch(&mut self) -> Result<BatchLimit, Ended> {
+        let mut failures = 0;
+        loop {
+            let limit = self.shared.gate.batch_limit();
+            if self.window.wants_refill(limit)
+                && let Err(error) = self.window.refill(&self.log).await
+            {
+                self.store_failed(&error, &mut failures).await?;
+                continue;
+            }
+            failures = 0;
+            if self.window.is_empty() {
+                if !self.window.is_drained() {
+                    continue;
+                }
+                self.save_pending().await?;
+                self.show(LaneState::Idle);
+                if self.stop.drain.is_cancelled() {
+                    return Err(Ended::Stopped);
+                }
+                self.idle().await?;
+                continue;
+            }
+            let Some(missing) = self.window.missing(limit) else { return Ok(limit) };
+            if self.stop.drain.is_cancelled() || *self.shared.board.flushing.borrow() > 0 {
+                return Ok(limit);
+            }
+            let age = self.window.oldest().map(|oldest| self.shared.clock.now().since(oldest));
+            let linger = self.shared.settings.delivery.linger;
+            let left = linger.saturating_sub(age.unwrap_or_default());
+            if left.is_zero() {
+                return Ok(limit);
+            }
+            self.save_pending().await?;
+            if self.linger(left, missing).await {
+                // What came meanwhile goes along.
+                if let Err(error) = self.window.refill(&self.log).await {
+                    self.store_failed(&error, &mut failures).await?;
+                }
+                return Ok(limit);
+            }
+        }
+    }
+
+    /// Waits until a batch may be full; returns whether its time is up instead.
+    async fn linger(&self, left: Duration, missing: ReadLimit) -> bool {
+        let mut flushing = self.shared.board.flushing.subscribe();
+        tokio::select! {
+            () = tokio::time::sleep(left) => true,
+            () = self.stop.drain.cancelled() => true,
+            _ = flushing.wait_for(|count| *count > 0) => true,
+            () = self.log.committed(self.window.position(), self.window.partitions(), missing)
+                => false,
+        }
+    }
+
+    /// Waits until there is something to read, moving the cursor on when much of others passed.
+    async fn idle(&mut self) -> Result<(), Ended> {
+        let position = self.window.position();
+        if position > self.saved_position {
+            let at = self.passed_at.map_or_else(Instant::now, |at| at + PASSED_EVERY);
+            if at <= Instant::now() {
+                self.passed_at = Some(Instant::now());
+                return self.save().await;
+            }
+        }
+        let all = crate::queue::Partitions::all();
+        let next = ReadLimit { events: 1, bytes: 1 };
+        let passed = async {
+            self.log.committed(position, &all, PASSED).await;
+            if let Some(at) = self.passed_at {
+                tokio::time::sleep_until(at + PASSED_EVERY).await;
+            }
+        };
+        tokio::select! {
+            () = self.log.committed(position, self.window.partitions(), next) => {}
+            () = passed => {}
+            () = self.stop.drain.cancelled() => {}
+        }
+        Ok(())
+    }
+
+    /// Sends the next request of the batch in work, and acts on what comes of it.
+    async fn attempt(&mut self) -> Result<(), Ended> {
+        let Some(permit) = self.permit().await? else { return Ok(()) };
+        if self.has_expired() {
+            drop(permit);
+            return self.bury_expired().await;
+        }
+        let Some(work) = &mut self.work else { return Ok(()) };
+        let trial = work.next_trial(permit.alone());
+        if !trial.stored {
+            trial.stored = true;
+            self.save().await?;
+        }
+        let (result, took) = self.send().await;
+        self.act(&result, took, permit).await
+    }
+
+    /// Waits until the batch in work may be sent.
+    async fn permit(&mut self) -> Result<Option<Permit>, Ended> {
+        let Some(work) = &self.work else { return Ok(None) };
+        let Some(oldest) = work.events().first().map(|event| event.sequence) else {
+            return Ok(None);
+        };
+        let not_before = work.not_before;
+        let gate = Arc::clone(&self.shared.gate);
+        if let Some(permit) = gate.try_enter(self.index, oldest, not_before) {
+            return Ok(Some(permit));
+        }
+        // What is settled is not to wait for what comes next.
+        self.save_pending().await?;
+        self.show(LaneState::Waiting);
+        let entered = gate.enter(self.index, oldest, not_before, &self.stop.drain).await;
+        entered.map(Some).map_err(|_stopping| Ended::Stopped)
+    }
+
+    /// Sends the trial, and reads ahead meanwhile.
+    async fn send(&mut self) -> (Result<Answer, SendError>, Duration) {
+        self.show(LaneState::Sending);
+        let metrics = &self.shared.metrics;
+        let begun = Instant::now();
+        let nothing = (Err(SendError::Connect(String::new())), Duration::ZERO);
+        let Some(work) = &mut self.work else { return nothing };
+        if work.trial().is_some_and(|trial| trial.sent > 0) {
+            metrics.upstream_retries.with_label_values(&[ENDPOINT]).inc();
+        }
+        work.sent();
+        let key = work.trial().map(|trial| trial.key.to_string()).unwrap_or_default();
+        let body = batch::body(work.trial_events());
+        let sending = async {
+            let result = self.sink.send_batch(body, key).await;
+            (result, begun.elapsed())
+        };
+        // Meanwhile the next batch is read; a failure shows when it is cut.
+        let reading = self.window.refill(&self.log);
+        let finish_only = self.finish_only;
+        let reading = async move { if finish_only { Ok(()) } else { reading.await } };
+        let (sent, _read) = tokio::join!(sending, reading);
+        sent
+    }
+
+    async fn act(
+        &mut self,
+        result: &Result<Answer, SendError>,
+        took: Duration,
+        permit: Permit,
+    ) -> Result<(), Ended> {
+        let now = Instant::now();
+        let Some(work) = &mut self.work else { return Ok(()) };
+        let plain = classify(result);
+        let status = result.as_ref().ok().map(|answer| answer.status);
+        let asked = result.as_ref().ok().and_then(|answer| answer.retry_after);
+        // What concerns all lanes is kept by the gate, where `resume` can end it.
+        let retry_after = asked.filter(|_| !asks_for_quiet(status));
+        let Some(trial) = work.trial_mut() else { return Ok(()) };
+        let outcome = match trial.unknown_since {
+            Some(since) => after_unknown(plain, status, now.duration_since(since)),
+            None => plain,
+        };
+        if outcome == Outcome::Unknown {
+            trial.unknown_since.get_or_insert(now);
+        }
+        let len = trial.len;
+        let reason = describe(result);
+        self.shared.metrics.upstream_requests.with_label_values(&[ENDPOINT, plain.as_str()]).inc();
+        let reason_told = reason.clone();
+        permit.report(&Report {
+            outcome: plain,
+            status,
+            retry_after: asked,
+            reason: reason_told,
+            took,
+        });
+        let error = (outcome != Outcome::Delivered).then(|| reason.clone());
+        self.shared.board.update(self.index, |lane| lane.last_error = error);
+        match outcome {
+            Outcome::Delivered => self.delivered(),
+            Outcome::Transient => self.retry_later(retry_after),
+            Outcome::Unknown if self.shared.settings.delivery.on_unknown == OnUnknown::Park => {
+                self.retry_later(retry_after);
+                self.park(status, &reason).await?;
+            }
+            Outcome::Unknown => self.retry_later(retry_after),
+            Outcome::TooLarge if len == 1 => {
+                self.bury_trial(DeadLetterReason::TooLarge, result).await?;
+            }
+            Outcome::TooLarge => {
+                let bytes = work.trial_events().iter().map(|event| event.json.len() + 1).sum();
+                self.shared.gate.too_large(BatchLimit { events: len, bytes });
+                work.too_large();
+            }
+            Outcome::Rejected if len == 1 => {
+                let user = work.trial_events().first().map(|event| event.user);
+                let blamed = user.zip(status);
+                if blamed.is_none_or(|(user, status)| self.shared.gate.is_culprit(status, user)) {
+                    self.bury_trial(DeadLetterReason::Rejected, result).await?;
+                }
+            }
+            Outcome::Rejected => work.rejected(),
+            Outcome::Misconfigured => {}
+        }
+        Ok(())
+    }
+
+    fn delivered(&mut self) {
+        let Some(work) = &mut self.work else { return };
+        let events = work.take_delivered();
+        let now = self.shared.clock.now();
+        let mut last = None;
+        for event in &events {
+            // Once for all that were accepted at the same time.
+            if last.replace(event.accepted_at) != Some(event.accepted_at) {
+                let lag = now.since(event.accepted_at);
+                self.shared.metrics.delivery_lag.observe(lag.as_secs_f64());
+            }
+            self.window.settle(event);
+        }
+        let bytes = events.iter().map(|event| event.json.len() + 1).sum();
+        self.shared.gate.took(BatchLimit { events: events.len(), bytes });
+        self.pending.delivered += events.len() as u64;
+    }
+
+    fn retry_later(&mut self, retry_after: Option<Duration>) {
+        let Some(work) = &mut self.work else { return };
+        work.failures = work.failures.saturating_add(1);
+        let wait = self.shared.backoff.full_jitter(work.failures, &mut self.rng);
+        work.not_before = Some(Instant::now() + at_least(wait, retry_after));
+    }
+
+    /// Stores the cursor when something was settled since it was stored last.
+    async fn save_pending(&mut self) -> Result<(), Ended> {
+        if self.pending == Settlement::default() { Ok(()) } else { self.save().await }
+    }
+
+    /// Stores the cursor and what it settles; tries until it succeeds.
+    async fn save(&mut self) -> Result<(), Ended> {
+        let cursor = self.cursor();
+        let mut failures = 0;
+        loop {
+            match self.log.save(self.index, cursor.clone(), self.pending.clone()).await {
+                Ok(()) => break,
+                Err(error) => self.store_failed(&error, &mut failures).await?,
+            }
+        }
+        self.pending = Settlement::default();
+        self.saved_position = self.window.position();
+        self.shared.board.progress.notify_waiters();
+        Ok(())
+    }
+
+    fn cursor(&mut self) -> LaneCursor {
+        let in_work = self.work.as_ref().map_or(&[][..], Work::events);
+        let unfinished = self.work.as_ref().and_then(Work::stored_batch);
+        self.window.cursor(in_work, unfinished)
+    }
+
+    /// Says that the store fails, and waits before the next try.
+    async fn store_failed(&mut self, error: &StoreError, failures: &mut u32) -> Result<(), Ended> {
+        if *error == StoreError::Closed {
+            return Err(Ended::QueueClosed);
+        }
+        if *failures == 0 {
+            tracing::error!(lane = self.index, %error, "the store failed: trying again");
+        }
+        *failures = failures.saturating_add(1);
+        self.shared.board.update(self.index, |lane| lane.last_error = Some(error.to_string()));
+        self.show(LaneState::StoreFailing);
+        let wait = self.shared.backoff.full_jitter(*failures, &mut self.rng);
+        tokio::select! {
+            () = tokio::time::sleep(wait) => Ok(()),
+            () = self.stop.drain.cancelled() => Err(Ended::Stopped),
+        }
+    }
+
+    fn show(&self, state: LaneState) {
+        let in_work = self.work.as_ref().map_or(&[][..], Work::events);
+        let oldest = in_work.first().map(|event| event.accepted_at);
+        // Events of a lane are in work before those that wait: the first tells the oldest.
+        let oldest = oldest.or_else(|| self.window.oldest());
+        self.shared.board.update(self.index, |status| {
+            status.state = state;
+            status.position = self.window.position();
+            status.in_work = in_work.len();
+            status.oldest = oldest;
+        });
+    }
+}
+
+/// What came of a request, for people.
+fn describe(result: &Result<Answer, SendError>) -> String {
+    match result {
+        Ok(answer) => format!("GMFY answered {}", answer.status),
+        Err(error) => error.to_string(),
+    }
+}

@@ -1,0 +1,206 @@
+//! What delivery says about itself while it runs, and the controls over it.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::{Notify, watch};
+use tokio::time::Instant;
+
+use super::gate::{Gate, UpstreamState};
+use crate::clock::{Clock, Timestamp};
+use crate::queue::Sequence;
+use crate::telemetry::Metrics;
+
+/// What a lane is doing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LaneState {
+    /// Nothing to send.
+    #[default]
+    Idle,
+    /// Waits for its turn, for a retry, or for GMFY to come back.
+    Waiting,
+    Sending,
+    /// Stopped by the dead letters' limit, until there is room again.
+    DeadLettersFull,
+    /// The store fails; tried again.
+    StoreFailing,
+    Stopped,
+}
+
+/// A lane at one moment.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LaneStatus {
+    pub state: LaneState,
+    /// Where it reads on.
+    pub position: Sequence,
+    /// Events of the batch it is at.
+    pub in_work: usize,
+    /// When the oldest event it holds was accepted.
+    pub oldest: Option<Timestamp>,
+    /// What went wrong last, until something is delivered.
+    pub last_error: Option<String>,
+}
+
+/// Delivery at one moment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Status {
+    pub upstream: UpstreamState,
+    /// Why it is misconfigured, in words.
+    pub misconfigured: Option<String>,
+    /// Set while an operator lets everything that is refused with this status become dead letters.
+    pub letting_go: Option<u16>,
+    pub lanes: Vec<LaneStatus>,
+}
+
+/// What the lanes share beside the gate.
+#[derive(Debug)]
+pub(super) struct Board {
+    lanes: Mutex<Vec<LaneStatus>>,
+    /// How many callers wait for the queue to empty: nothing lingers then.
+    pub(super) flushing: watch::Sender<usize>,
+    /// Something was settled.
+    pub(super) progress: Notify,
+    /// There may be room for dead letters again.
+    pub(super) dead_letters_freed: Notify,
+    buried: Mutex<Buried>,
+}
+
+/// Dead letters since they were last logged.
+#[derive(Debug, Default)]
+struct Buried {
+    count: u64,
+    logged_at: Option<Instant>,
+}
+
+/// Dead letters are logged at most this often.
+const LOG_EVERY: Duration = Duration::from_secs(10);
+
+impl Board {
+    pub(super) fn new() -> Self {
+        Self {
+            lanes: Mutex::default(),
+            flushing: watch::Sender::new(0),
+            progress: Notify::new(),
+            dead_letters_freed: Notify::new(),
+            buried: Mutex::default(),
+        }
+    }
+
+    pub(super) fn set_lanes(&self, lanes: usize) {
+        *self.lanes.lock().unwrap_or_else(PoisonError::into_inner) =
+            vec![LaneStatus::default(); lanes];
+    }
+
+    pub(super) fn update(&self, lane: usize, change: impl FnOnce(&mut LaneStatus)) {
+        let mut lanes = self.lanes.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(status) = lanes.get_mut(lane) {
+            change(status);
+        }
+    }
+
+    fn lanes(&self) -> Vec<LaneStatus> {
+        self.lanes.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// How many dead letters are to be logged now, if any.
+    pub(super) fn note_buried(&self, count: u64) -> Option<u64> {
+        let now = Instant::now();
+        let mut buried = self.buried.lock().unwrap_or_else(PoisonError::into_inner);
+        buried.count += count;
+        if buried.logged_at.is_some_and(|at| now.duration_since(at) < LOG_EVERY) {
+            return None;
+        }
+        buried.logged_at = Some(now);
+        Some(std::mem::take(&mut buried.count))
+    }
+}
+
+/// The controls over a running delivery. Clones control the same one.
+#[derive(Clone, Debug)]
+pub struct Controls {
+    pub(super) gate: Arc<Gate>,
+    pub(super) board: Arc<Board>,
+    pub(super) metrics: Arc<Metrics>,
+    pub(super) clock: Clock,
+}
+
+impl Controls {
+    /// Sends nothing more until resumed. A request in flight is finished.
+    pub fn pause(&self) {
+        self.gate.pause();
+    }
+
+    /// Ends a pause, a misconfiguration and the wait that GMFY asked for. When everything was
+    /// being refused, `dead_letter_rejected` makes dead letters of what is refused that way,
+    /// until something is delivered.
+    pub fn resume(&self, dead_letter_rejected: bool) {
+        self.gate.resume(dead_letter_rejected);
+    }
+
+    /// Tells that the key, or another setting of the upstream, is a new one.
+    pub fn reconfigured(&self) {
+        self.gate.reconfigured();
+    }
+
+    /// Tells that dead letters were discarded or requeued, so that there is room.
+    pub fn dead_letters_freed(&self) {
+        self.board.dead_letters_freed.notify_waiters();
+    }
+
+    /// Sends what waits without lingering, until the queue is empty or `wait` is over. Returns
+    /// how many events are left.
+    ///
+    /// # Cancel safety
+    /// Safe: dropped, lanes linger again.
+    pub async fn flush(&self, wait: Duration) -> u64 {
+        let deadline = Instant::now() + wait;
+        let _flushing = Flushing::begin(&self.board);
+        loop {
+            let progress = self.board.progress.notified();
+            tokio::pin!(progress);
+            progress.as_mut().enable();
+            let remaining = self.metrics.ledger.snapshot().queued();
+            if remaining == 0 {
+                return 0;
+            }
+            if tokio::time::timeout_at(deadline, progress).await.is_err() {
+                return self.metrics.ledger.snapshot().queued();
+            }
+        }
+    }
+
+    /// Delivery as it stands.
+    #[must_use]
+    pub fn status(&self) -> Status {
+        let (upstream, misconfigured) = self.gate.upstream();
+        Status {
+            upstream,
+            misconfigured,
+            letting_go: self.gate.let_go_status(),
+            lanes: self.board.lanes(),
+        }
+    }
+
+    /// Brings `gmfy_queue_oldest_age_seconds` up to date; for the scrape. (It grows by itself, so
+    /// that keeping it so would need a timer.)
+    pub fn refresh_metrics(&self) {
+        let oldest = self.board.lanes().iter().filter_map(|lane| lane.oldest).min();
+        let age = oldest.map_or(Duration::ZERO, |oldest| self.clock.now().since(oldest));
+        self.metrics.queue_oldest_age.set(i64::try_from(age.as_secs()).unwrap_or(i64::MAX));
+    }
+}
+
+struct Flushing<'a>(&'a Board);
+
+impl<'a> Flushing<'a> {
+    fn begin(board: &'a Board) -> Self {
+        board.flushing.send_modify(|count| *count += 1);
+        Self(board)
+    }
+}
+
+impl Drop for Flushing<'_> {
+    fn drop(&mut self) {
+        self.0.flushing.send_modify(|count| *count = count.saturating_sub(1));
+    }
+}

@@ -1,0 +1,332 @@
+//! Single promises, each in the situation that it is about.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::memory::MemoryLog;
+use super::upstream::{Arrived, FakeUpstream, Reaction};
+use super::{Running, clock, settings};
+use crate::config::{DeadLettersFull, EventKind, OnUnknown};
+use crate::delivery::{LaneState, UpstreamState};
+use crate::telemetry::ledger::DeadLetterReason;
+
+const fn secs(secs: u64) -> Duration {
+    Duration::from_secs(secs)
+}
+
+fn filled(events: u64, users: u32) -> MemoryLog {
+    let log = MemoryLog::new();
+    for number in 0..events {
+        let user = u32::try_from(number % u64::from(users)).unwrap();
+        log.append(user, EventKind::Classic, clock().now());
+    }
+    log
+}
+
+fn accepting() -> FakeUpstream {
+    FakeUpstream::new(|_| Reaction::status(201))
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_backlog_is_delivered_in_full_batches() {
+    let (log, upstream) = (filled(4_000, 100), accepting());
+    let running = Running::begin(settings(4), &log, &upstream, &clock());
+    running.empty().await;
+    assert_eq!(upstream.check().len(), 4_000);
+    assert!(upstream.requests().len() <= 12, "{}", upstream.requests().len());
+}
+
+#[tokio::test(start_paused = true)]
+async fn three_poison_events_among_two_thousand_take_nobody_down() {
+    let (log, upstream) = (filled(2_000, 50), accepting());
+    let poison = BTreeSet::from([100, 101, 1_500]);
+    let bad = poison.clone();
+    upstream.react(move |events: &[Arrived]| {
+        Reaction::status(if events.iter().any(|e| bad.contains(&e.n)) { 422 } else { 201 })
+    });
+    let running = Running::begin(settings(4), &log, &upstream, &clock());
+    running.empty().await;
+    let times = upstream.check();
+    assert_eq!((times.len(), times.values().max()), (1_997, Some(&1)));
+    let letters = log.letters();
+    assert!(letters.iter().map(|letter| letter.sequence.get()).eq(poison));
+    assert!(letters.iter().all(|l| l.status == Some(422) && l.answer == "said so"));
+    assert!(letters.iter().all(|l| l.attempts >= 2));
+    assert!(upstream.requests().len() < 150, "{}", upstream.requests().len());
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_too_large_is_halved_and_the_size_remembered() {
+    let (log, upstream) = (filled(5_000, 50), accepting());
+    upstream.react(|events| Reaction::status(if events.len() > 100 { 413 } else { 201 }));
+    let running = Running::begin(settings(1), &log, &upstream, &clock());
+    running.empty().await;
+    let refused = upstream.requests().iter().filter(|(_, len)| *len > 100).count();
+    assert_eq!(upstream.check().len(), 5_000);
+    assert!(refused <= 4, "{refused} requests were too large");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_upstream_that_refuses_everything_is_misconfigured_until_an_operator_says_otherwise() {
+    let (log, upstream) = (filled(400, 40), accepting());
+    upstream.react(|_| Reaction::status(400));
+    let running = Running::begin(settings(2), &log, &upstream, &clock());
+    tokio::time::sleep(secs(200)).await;
+    assert_eq!(running.controls.status().upstream, UpstreamState::Misconfigured);
+    let buried = log.letters().len();
+    assert!(buried < 34, "{buried} dead letters");
+    let requests = upstream.requests();
+    let probes: Vec<_> = requests.iter().filter(|(at, _)| at.elapsed() < secs(100)).collect();
+    assert!((2..=4).contains(&probes.len()) && probes.iter().all(|(_, len)| *len == 1));
+    running.controls.resume(true);
+    running.empty().await;
+    assert_eq!(log.letters().len(), 400);
+    assert_eq!(running.controls.status().letting_go, Some(400));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_mended_upstream_that_refused_everything_is_found_by_the_probe() {
+    let (log, upstream) = (filled(400, 40), accepting());
+    upstream.react(|_| Reaction::status(400));
+    let running = Running::begin(settings(2), &log, &upstream, &clock());
+    tokio::time::sleep(secs(100)).await;
+    upstream.react(|_| Reaction::status(201));
+    tokio::time::sleep(secs(40)).await;
+    running.empty().await;
+    assert_eq!(upstream.check().len() + log.letters().len(), 400);
+    assert_eq!(running.controls.status().upstream, UpstreamState::Up);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_wrong_key_pauses_everything_until_it_is_changed() {
+    for status in [301, 401, 403, 404, 405, 407, 501] {
+        let (log, upstream) = (filled(100, 10), accepting());
+        upstream.react(move |_| Reaction::status(status));
+        let running = Running::begin(settings(4), &log, &upstream, &clock());
+        tokio::time::sleep(secs(65)).await;
+        assert_eq!(running.controls.status().upstream, UpstreamState::Misconfigured);
+        assert!(upstream.requests().len() <= 7, "{}", upstream.requests().len());
+        let gauge = running.metrics.upstream_state.with_label_values(&["misconfigured"]);
+        assert_eq!(gauge.get(), 1);
+        upstream.react(|_| Reaction::status(201));
+        running.controls.reconfigured();
+        tokio::time::timeout(secs(1), running.empty()).await.unwrap();
+        assert!(log.letters().is_empty());
+        assert_eq!(running.controls.status().upstream, UpstreamState::Up);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_outage_sees_few_attempts_and_ends_soon_after() {
+    let (log, upstream) = (filled(20_000, 1_000), accepting());
+    upstream.react(|_| Reaction::status(503));
+    let running = Running::begin(settings(4), &log, &upstream, &clock());
+    tokio::time::sleep(secs(600)).await;
+    assert_eq!(running.controls.status().upstream, UpstreamState::Open);
+    let attempts = upstream.requests().len();
+    assert!((110..=290).contains(&attempts), "{attempts} attempts in ten minutes");
+    upstream.react(|_| Reaction::status(201));
+    let back = Instant::now();
+    running.empty().await;
+    assert!(back.elapsed() < secs(7), "{:?}", back.elapsed());
+    assert_eq!(upstream.check().len(), 20_000);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_retry_after_silences_all_lanes_unless_an_operator_resumes() {
+    let (log, upstream) = (filled(400, 100), accepting());
+    upstream.react(|_| Reaction::retry_after(429, secs(300)));
+    let running = Running::begin(settings(4), &log, &upstream, &clock());
+    tokio::time::sleep(secs(299)).await;
+    assert!(upstream.requests().len() <= 4);
+    upstream.react(|_| Reaction::status(201));
+    running.controls.resume(false);
+    tokio::time::timeout(secs(1), running.empty()).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_parked_batches_only_the_unique_events_are_sent_again() {
+    let (log, upstream) = (MemoryLog::new(), accepting());
+    for number in 0..40 {
+        let kind = if number % 4 == 0 { EventKind::Unique } else { EventKind::Action };
+        log.append(number % 5, kind, clock().now());
+    }
+    let mut first = true;
+    upstream.react(move |_| {
+        if std::mem::take(&mut first) { Reaction::broken(false) } else { Reaction::status(201) }
+    });
+    let mut settings = settings(1);
+    settings.delivery.on_unknown = OnUnknown::Park;
+    let running = Running::begin(settings, &log, &upstream, &clock());
+    running.empty().await;
+    assert_eq!((upstream.check().len(), log.letters().len()), (10, 30));
+    assert!(log.letters().iter().all(|letter| letter.reason == DeadLetterReason::Unknown));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_too_old_becomes_a_dead_letter_before_it_is_sent() {
+    let (log, upstream, clock) = (MemoryLog::new(), accepting(), clock());
+    log.append(1, EventKind::Classic, clock.now());
+    clock.advance(secs(100));
+    log.append(1, EventKind::Classic, clock.now());
+    let mut settings = settings(1);
+    settings.max_age = Some(secs(60));
+    let running = Running::begin(settings, &log, &upstream, &clock);
+    running.empty().await;
+    assert!(upstream.check().keys().eq(&[2]));
+    assert_eq!(log.letters()[0].reason, DeadLetterReason::Expired);
+}
+
+#[tokio::test(start_paused = true)]
+async fn full_dead_letters_hold_the_lane_or_are_dropped_by_setting() {
+    for when_full in [DeadLettersFull::Pause, DeadLettersFull::Drop] {
+        let (log, upstream) = (filled(10, 1), accepting());
+        log.max_letters(Some(0));
+        upstream.react(|events| {
+            Reaction::status(if events.iter().any(|e| e.n == 5) { 400 } else { 201 })
+        });
+        let mut settings = settings(1);
+        settings.dead_letters_full = when_full;
+        let running = Running::begin(settings, &log, &upstream, &clock());
+        if when_full == DeadLettersFull::Pause {
+            tokio::time::sleep(secs(60)).await;
+            let state = running.controls.status().lanes[0].state;
+            assert_eq!(state, LaneState::DeadLettersFull);
+            assert!(log.unsettled().contains(&5));
+            log.max_letters(None);
+            running.controls.dead_letters_freed();
+        }
+        running.empty().await;
+        assert_eq!(upstream.check().len(), 9);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_flood_does_not_starve_those_behind_it() {
+    let log = MemoryLog::new();
+    for _ in 0..20_000 {
+        log.append(1, EventKind::Classic, clock().now());
+    }
+    for user in 2..200 {
+        log.append(user, EventKind::Classic, clock().now());
+    }
+    let upstream = accepting();
+    let running = Running::begin(settings(1), &log, &upstream, &clock());
+    running.empty().await;
+    upstream.check();
+    let last = upstream.taken().iter().rposition(|event| event.u > 1).unwrap();
+    assert!(last < 2_500, "the last of the others came at {last}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_idle_lane_does_nothing_and_a_lone_event_waits_no_longer_than_linger() {
+    let (log, upstream) = (MemoryLog::new(), accepting());
+    let running = Running::begin(settings(4), &log, &upstream, &clock());
+    tokio::time::sleep(secs(1)).await;
+    let (reads, saves) = (log.reads(), log.saves());
+    tokio::time::sleep(secs(3_600)).await;
+    assert_eq!((log.reads(), log.saves()), (reads, saves));
+    log.append(1, EventKind::Classic, clock().now());
+    tokio::time::sleep(Duration::from_millis(230)).await;
+    assert_eq!(upstream.taken().len(), 1);
+    drop(running);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_idle_lanes_cursor_follows_the_others() {
+    let (log, upstream) = (filled(20_000, 1), accepting());
+    let running = Running::begin(settings(4), &log, &upstream, &clock());
+    running.empty().await;
+    tokio::time::sleep(secs(5)).await;
+    for cursor in log.cursors() {
+        assert!(cursor.watermarks.iter().all(|(_, watermark)| watermark.get() > 10_000));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pause_holds_everything_until_resumed() {
+    let (log, upstream) = (filled(100, 10), accepting());
+    let running = Running::begin(settings(2), &log, &upstream, &clock());
+    running.controls.pause();
+    tokio::time::sleep(secs(600)).await;
+    assert!(upstream.requests().is_empty());
+    assert_eq!(running.controls.flush(secs(1)).await, 100);
+    running.controls.resume(false);
+    running.empty().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_drain_delivers_what_can_be_and_ends_at_once_where_nothing_can() {
+    let (log, upstream) = (filled(3_000, 100), accepting());
+    let running = Running::begin(settings(4), &log, &upstream, &clock());
+    running.stop.drain.cancel();
+    running.join().await.unwrap();
+    assert!(log.unsettled().is_empty());
+
+    for status in [503, 401] {
+        let (log, upstream) = (filled(3_000, 100), accepting());
+        upstream.react(move |_| Reaction::status(status));
+        let running = Running::begin(settings(4), &log, &upstream, &clock());
+        tokio::time::sleep(secs(100)).await;
+        let asked = Instant::now();
+        running.stop.drain.cancel();
+        running.join().await.unwrap();
+        assert!(asked.elapsed() <= Duration::from_millis(20), "{status}: {:?}", asked.elapsed());
+        assert_eq!(log.unsettled().len(), 3_000);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_abort_ends_any_wait_now() {
+    for millis in [0, 5, 15, 25, 300, 2_000, 100_000] {
+        let (log, upstream) = (filled(3_000, 100), accepting());
+        upstream.react(|_| Reaction::status(503));
+        let running = Running::begin(settings(4), &log, &upstream, &clock());
+        tokio::time::sleep(Duration::from_millis(millis)).await;
+        let asked = Instant::now();
+        running.stop.abort.cancel();
+        running.join().await.unwrap();
+        assert_eq!(asked.elapsed(), Duration::ZERO);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_conflict_after_an_unknown_outcome_is_retried_before_it_is_blamed_on_the_events() {
+    let (log, upstream) = (filled(10, 2), accepting());
+    let mut requests = 0;
+    upstream.react(move |_| {
+        requests += 1;
+        match requests {
+            1 => Reaction::broken(true),
+            2..=4 => Reaction::status(409),
+            _ => Reaction::status(200),
+        }
+    });
+    let running = Running::begin(settings(1), &log, &upstream, &clock());
+    running.empty().await;
+    assert!(log.letters().is_empty());
+    assert!(upstream.requests().iter().all(|(_, len)| *len == 10));
+}
+
+#[tokio::test(start_paused = true)]
+async fn after_a_crash_the_batch_on_its_way_goes_out_the_same_even_with_other_settings() {
+    for lanes in [1, 3] {
+        let (log, upstream) = (filled(100, 10), accepting());
+        let running = Running::begin(settings(1), &log, &upstream, &clock());
+        tokio::time::sleep(Duration::from_millis(205)).await;
+        assert_eq!((upstream.requests().len(), upstream.taken().len()), (1, 0));
+        drop(running);
+        for user in 0..50 {
+            log.append(user, EventKind::Classic, clock().now());
+        }
+        let mut settings = settings(lanes);
+        settings.delivery.batch_events = 7;
+        let running = Running::begin(settings, &log, &upstream, &clock());
+        tokio::time::sleep(Duration::from_millis(15)).await;
+        assert_eq!((upstream.requests()[1].1, upstream.keys()), (100, 1));
+        running.empty().await;
+        assert_eq!(upstream.check().len(), 150);
+    }
+}
