@@ -1,9 +1,91 @@
-//! The command line.
+//! The command line: arguments in, an exit status out.
+//!
+//! Status 0: done; 1: failed at run time; 2: wrong usage or invalid settings. Results go to
+//! stdout, logs to stderr.
+
+mod check;
+mod dev;
+mod health;
+mod output;
+mod run;
+mod settings;
+mod signals;
+mod simulate;
 
 use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use settings::SettingsArgs;
+
+/// The version with the revision it was built from.
+pub const VERSION: &str =
+    concat!(env!("CARGO_PKG_VERSION"), " (", env!("GMFY_BUILD_REVISION"), ")");
+
+/// A durable, ordered, local outbox and read cache in front of the GMFY gamification API
+#[derive(Debug, Parser)]
+#[command(name = "gmfy-sidecar", version = VERSION, max_term_width = 100)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the sidecar
+    Run(SettingsArgs),
+    /// Try it out: the sidecar and a simulated GMFY in one process, data in a temporary folder
+    Dev(SettingsArgs),
+    /// Run the simulated GMFY alone
+    Simulate(simulate::Arguments),
+    /// Check the settings and print the effective ones, secrets masked
+    Check(check::Arguments),
+    /// Ask the running sidecar's probe; for images without a shell
+    Health(health::Arguments),
+}
+
+/// Why a command ended without success.
+#[derive(Debug)]
+enum Failure {
+    /// Wrong usage or invalid settings: status 2.
+    Usage(String),
+    /// Anything else: status 1.
+    Runtime(anyhow::Error),
+}
+
+impl<E: Into<anyhow::Error>> From<E> for Failure {
+    fn from(error: E) -> Self {
+        Self::Runtime(error.into())
+    }
+}
 
 /// Runs the command that the process's arguments name.
 #[must_use]
 pub fn main() -> ExitCode {
-    ExitCode::FAILURE
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            // Help and the version are results; a closed pipe is not worth a word.
+            drop(error.print());
+            return if error.use_stderr() { ExitCode::from(2) } else { ExitCode::SUCCESS };
+        }
+    };
+    let done = match arguments.command {
+        Command::Run(arguments) => run::run(&arguments),
+        Command::Dev(arguments) => dev::run(arguments),
+        Command::Simulate(arguments) => simulate::run(arguments),
+        Command::Check(arguments) => check::run(&arguments),
+        Command::Health(arguments) => health::run(&arguments),
+    };
+    match done {
+        Ok(status) => status,
+        Err(Failure::Usage(text)) => {
+            output::error(&text);
+            ExitCode::from(2)
+        }
+        Err(Failure::Runtime(error)) => {
+            output::error(&format!("{error:#}"));
+            ExitCode::FAILURE
+        }
+    }
 }

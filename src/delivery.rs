@@ -72,8 +72,11 @@ impl Settings {
     /// Those of delivery among all settings, with a random seed.
     #[must_use]
     pub fn from_config(settings: &config::Settings) -> Self {
+        let mut delivery = settings.delivery.clone();
+        // The longest wait bounds the first one too.
+        delivery.retry_initial = delivery.retry_initial.min(delivery.retry_max);
         Self {
-            delivery: settings.delivery.clone(),
+            delivery,
             max_age: settings.queue.max_age,
             dead_letters_full: settings.dead_letters.when_full,
             seed: rand::random(),

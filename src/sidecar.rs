@@ -1,1 +1,316 @@
+//! The composition root: builds every part from the settings, owns the tasks, stops them in order.
+//!
+//! Sockets are bound and the queue is opened before anything is served, so whatever is wrong is
+//! told at start. A task that ends by itself stops the process with an error: there is no half of
+//! a sidecar.
+//!
+//! The order of a stop: readiness off; events are still accepted until the application is quiet;
+//! the application listener drains; delivery drains, while GMFY is there; the queue closes; the
+//! ops listener goes last. All within `shutdown.deadline`; what is not delivered stays on disk.
 
+mod tasks;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep, timeout_at};
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info, warn};
+
+use crate::clock::Clock;
+use crate::config::{Durability, Settings};
+use crate::delivery::{self, Controls, Delivery, InvalidBackoff};
+use crate::event::Rules;
+use crate::http::{
+    self, Activity, ApiListener, ApiState, BindError, GmfyClient, Health, OpsListener, OpsState,
+    readiness_text,
+};
+use crate::queue::{Appender as _, OpenError, Options, Queue, ThreadPanicked, Threads};
+use crate::reads::Reads;
+use crate::telemetry::Metrics;
+use crate::upstream::{BuildError, Upstream};
+use tasks::{TaskEnded, Tasks};
+
+/// Why the sidecar could not start, or ended by itself.
+#[derive(Debug, thiserror::Error)]
+pub enum SidecarError {
+    #[error(transparent)]
+    Bind(#[from] BindError),
+    #[error(transparent)]
+    Queue(#[from] OpenError),
+    #[error(transparent)]
+    Upstream(#[from] BuildError),
+    #[error("delivery.retry_initial, delivery.retry_max: {0}")]
+    Backoff(#[from] InvalidBackoff),
+    #[error(transparent)]
+    Task(#[from] TaskEnded),
+    #[error(transparent)]
+    QueueThread(#[from] ThreadPanicked),
+    #[error("a blocking task was lost: {0}")]
+    Blocking(#[from] tokio::task::JoinError),
+}
+
+/// Everything, built and bound, not yet serving.
+#[derive(Debug)]
+pub struct Sidecar {
+    settings: Settings,
+    metrics: Arc<Metrics>,
+    queue: Queue,
+    threads: Threads,
+    upstream: Upstream,
+    delivery: Delivery<Queue, Upstream>,
+    api: ApiListener,
+    ops: OpsListener,
+}
+
+/// Where a sidecar listens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Addresses {
+    pub api: Option<SocketAddr>,
+    pub ops: Option<SocketAddr>,
+}
+
+/// What a stop left behind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stopped {
+    /// Events that wait on disk for the next start.
+    pub remaining: u64,
+}
+
+impl Sidecar {
+    /// Binds the listeners and opens the queue.
+    ///
+    /// # Errors
+    /// When an address, the folder or a file that the settings name can't be used.
+    pub async fn build(settings: Settings, clock: Clock) -> Result<Self, SidecarError> {
+        let metrics = Arc::new(Metrics::new());
+        let api = ApiListener::bind(&settings.api).await?;
+        let ops = OpsListener::bind(&settings.ops).await?;
+        let opening = {
+            let (settings, clock, metrics) =
+                (settings.clone(), clock.clone(), Arc::clone(&metrics));
+            move || -> Result<_, SidecarError> {
+                let upstream = Upstream::new(
+                    &settings.upstream,
+                    settings.reads.connections,
+                    Arc::clone(&metrics),
+                )?;
+                let upstream = upstream.with_clock(clock.clone());
+                let (queue, threads) = Queue::open(&queue_options(&settings), clock, metrics)?;
+                Ok((upstream, queue, threads))
+            }
+        };
+        let (upstream, queue, threads) = tokio::task::spawn_blocking(opening).await??;
+        let delivery = Delivery::new(
+            delivery::Settings::from_config(&settings),
+            queue.clone(),
+            upstream.clone(),
+            clock,
+            Arc::clone(&metrics),
+        )?;
+        Ok(Self { settings, metrics, queue, threads, upstream, delivery, api, ops })
+    }
+
+    #[must_use]
+    pub fn addresses(&self) -> Addresses {
+        Addresses { api: self.api.address(), ops: self.ops.address() }
+    }
+
+    #[must_use]
+    pub fn metrics(&self) -> Arc<Metrics> {
+        Arc::clone(&self.metrics)
+    }
+
+    /// Serves until `stop` is cancelled, then stops in order.
+    ///
+    /// # Errors
+    /// When a part ended by itself. Everything acknowledged is on disk all the same.
+    pub async fn run(self, stop: CancellationToken) -> Result<Stopped, SidecarError> {
+        let Self { settings, metrics, queue, threads, upstream, delivery, api, ops } = self;
+        let controls = delivery.controls();
+        let stopping = Arc::new(AtomicBool::new(false));
+        let activity = Activity::default();
+        let stops = Stops::default();
+        let mut tasks = Tasks::default();
+
+        let state = ApiState {
+            appender: queue.clone(),
+            gmfy: GmfyClient { reads: Reads::new(upstream.clone()), upstream: upstream.clone() },
+            rules: Rules::new(
+                &settings.events,
+                settings.api.max_event,
+                settings.api.max_batch_events,
+            ),
+            metrics: Arc::clone(&metrics),
+        };
+        tasks.spawn("application listener", {
+            let (activity, stop, settings) =
+                (activity.clone(), stops.api.clone(), settings.api.clone());
+            async move {
+                api.serve(&settings, state, activity, stop).await;
+                Ok(())
+            }
+        });
+        tasks.spawn("ops listener", {
+            let health = QueueHealth {
+                queue: queue.clone(),
+                controls: controls.clone(),
+                stopping: Arc::clone(&stopping),
+            };
+            let state = OpsState { metrics: Arc::clone(&metrics), health: Arc::new(health) };
+            let stop = stops.ops.clone();
+            async move {
+                ops.serve(state, stop).await;
+                Ok(())
+            }
+        });
+        tasks.spawn("delivery", {
+            let stop = stops.delivery.clone();
+            async move { delivery.run(stop).await.map_err(|error| error.to_string()) }
+        });
+        tasks.spawn("key watch", {
+            let stop = stops.watches.clone();
+            let upstream = upstream.clone();
+            async move {
+                upstream.watch_key(stop).await;
+                Ok(())
+            }
+        });
+        tasks.spawn("key changes", key_changes(upstream, controls, stops.watches.clone()));
+
+        let queue_ended = threads.ended();
+        let failure = tokio::select! {
+            () = stop.cancelled() => None,
+            ended = tasks.any_ended() => Some(SidecarError::from(ended)),
+            () = queue_ended => None,
+        };
+        if let Some(failure) = &failure {
+            error!(error = %failure, "a part ended by itself; stopping");
+        }
+        stopping.store(true, Ordering::Relaxed);
+        stops.in_order(&settings, &activity, &mut tasks, failure.is_some()).await;
+        queue.close();
+        drop(queue);
+        tokio::task::spawn_blocking(move || threads.join()).await??;
+        stops.ops.drain.cancel();
+        stops.ops.abort.cancel();
+        tasks.wait_for("ops listener", Instant::now() + LAST_WAIT).await;
+        let remaining = metrics.ledger.snapshot().queued();
+        info!(remaining, "stopped");
+        match failure {
+            Some(failure) => Err(failure),
+            None => Ok(Stopped { remaining }),
+        }
+    }
+}
+
+/// What ends when the rest has ended: bounded, as everything is.
+const LAST_WAIT: Duration = Duration::from_secs(1);
+
+/// How each part is told to stop.
+#[derive(Debug, Default)]
+struct Stops {
+    api: http::Stop,
+    delivery: delivery::Stop,
+    ops: http::Stop,
+    watches: CancellationToken,
+}
+
+impl Stops {
+    /// Stops accepting, then delivering. `at_once` after a failure: nothing is waited for.
+    async fn in_order(
+        &self,
+        settings: &Settings,
+        activity: &Activity,
+        tasks: &mut Tasks,
+        at_once: bool,
+    ) {
+        let deadline = settings.shutdown.deadline;
+        let end = Instant::now() + if at_once { LAST_WAIT } else { deadline };
+        let reserve = Duration::from_secs(5).min(deadline / 2);
+        if !at_once {
+            until_quiet(activity, settings.shutdown.quiet, end - reserve).await;
+        }
+        self.api.drain.cancel();
+        if !tasks.wait_for("application listener", end - reserve / 2).await {
+            warn!("connections are closed although a request is under way");
+        }
+        self.api.abort.cancel();
+        tasks.wait_for("application listener", end).await;
+        self.delivery.drain.cancel();
+        // Requests in flight are awaited until just before the deadline.
+        tasks.wait_for("delivery", end - reserve / 10).await;
+        self.delivery.abort.cancel();
+        self.watches.cancel();
+        tasks.wait_for("delivery", end).await;
+    }
+}
+
+/// Waits until no event came for `quiet`, at the latest until `end`.
+async fn until_quiet(activity: &Activity, quiet: Duration, end: Instant) {
+    loop {
+        let before = activity.count();
+        if timeout_at(end, sleep(quiet)).await.is_err() || activity.count() == before {
+            return;
+        }
+    }
+}
+
+/// Tells delivery when the key changed, so that it tries again at once.
+async fn key_changes(
+    upstream: Upstream,
+    controls: Controls,
+    stop: CancellationToken,
+) -> Result<(), String> {
+    let mut changes = upstream.key_changes();
+    drop(upstream);
+    loop {
+        tokio::select! {
+            changed = changes.changed() => match changed {
+                Ok(()) => controls.reconfigured(),
+                // No one is left who could change it.
+                Err(_) => return Ok(stop.cancelled().await),
+            },
+            () = stop.cancelled() => return Ok(()),
+        }
+    }
+}
+
+fn queue_options(settings: &Settings) -> Options {
+    Options {
+        dir: settings.queue.dir.clone(),
+        max_bytes: settings.queue.max_bytes,
+        interval: match settings.queue.durability {
+            Durability::Sync => None,
+            Durability::Interval => Some(settings.queue.interval),
+        },
+        dead_letters_max_bytes: settings.dead_letters.max_bytes,
+    }
+}
+
+/// The process's health as the queue and the stop decide it; never GMFY's.
+#[derive(Debug)]
+struct QueueHealth {
+    queue: Queue,
+    controls: Controls,
+    stopping: Arc<AtomicBool>,
+}
+
+impl Health for QueueHealth {
+    fn alive(&self) -> Result<(), String> {
+        Ok(())
+    }
+
+    fn ready(&self) -> Result<(), String> {
+        if self.stopping.load(Ordering::Relaxed) {
+            return Err("stopping".to_owned());
+        }
+        readiness_text(self.queue.ready()).map_or(Ok(()), |why| Err(why.to_owned()))
+    }
+
+    fn before_scrape(&self) {
+        self.controls.refresh_metrics();
+    }
+}

@@ -17,8 +17,7 @@ pub(super) struct AllowedHosts {
 impl AllowedHosts {
     /// From `api.allowed_hosts`.
     pub(super) fn new(hosts: &[String]) -> Self {
-        let names =
-            hosts.iter().map(|host| without_brackets(host).to_ascii_lowercase()).collect();
+        let names = hosts.iter().map(|host| without_brackets(host).to_ascii_lowercase()).collect();
         Self { any: hosts.iter().any(|host| host == "*"), names }
     }
 
@@ -64,8 +63,8 @@ fn host_of_header(value: &str) -> Option<&str> {
         Some(rest) => rest.split_once(']')?,
         None => value.find(':').map_or(Some((value, "")), |at| value.split_at_checked(at))?,
     };
-    let port_is_valid =
-        port.is_empty() || port.strip_prefix(':').is_some_and(|p| p.bytes().all(|b| b.is_ascii_digit()));
+    let port_is_valid = port.is_empty()
+        || port.strip_prefix(':').is_some_and(|p| p.bytes().all(|b| b.is_ascii_digit()));
     let host_is_valid =
         !host.is_empty() && !host.contains(['/', '@', '[', ']', '?', '#', '\\', ' ', ',']);
     (port_is_valid && host_is_valid).then_some(host)

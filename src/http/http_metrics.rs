@@ -40,15 +40,20 @@ impl HttpMetrics {
                 }
             }
         }
-        let duration = |route: Route| {
-            metrics.http_request_duration.with_label_values(&[route.template()])
-        };
+        let duration =
+            |route: Route| metrics.http_request_duration.with_label_values(&[route.template()]);
         let durations = Route::ALL.into_iter().map(duration).collect();
         Self { metrics, durations }
     }
 
     /// Counts an answer.
-    pub(super) fn answered(&self, route: Route, method: &Method, status: StatusCode, began: Instant) {
+    pub(super) fn answered(
+        &self,
+        route: Route,
+        method: &Method,
+        status: StatusCode,
+        began: Instant,
+    ) {
         let labels = [route.template(), method_label(method), status.as_str()];
         self.metrics.http_requests.with_label_values(&labels).inc();
         if let Some(duration) = self.durations.get(route as usize) {

@@ -48,13 +48,7 @@ pub(super) async fn serve(sockets: Vec<Socket>, router: Router, limits: Limits, 
     let places = Arc::new(Semaphore::new(limits.connections));
     let mut loops = JoinSet::new();
     for socket in sockets {
-        loops.spawn(accept_loop(
-            socket,
-            router.clone(),
-            limits,
-            Arc::clone(&places),
-            stop.clone(),
-        ));
+        loops.spawn(accept_loop(socket, router.clone(), limits, Arc::clone(&places), stop.clone()));
     }
     while let Some(ended) = loops.join_next().await {
         if let Err(error) = ended {
@@ -104,10 +98,8 @@ async fn accept_loop(
 /// memory, a short wait lets some be freed.
 async fn accept_failed(error: &io::Error, stop: &Stop) {
     use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted};
-    if matches!(
-        error.kind(),
-        ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted
-    ) {
+    if matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted)
+    {
         return;
     }
     warn!(%error, "a connection could not be accepted; waiting for room");

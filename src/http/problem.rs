@@ -320,4 +320,3 @@ pub(super) fn listed(errors: &[EventError]) -> (Vec<ListedError<'_>>, usize) {
 const fn is_zero(count: &usize) -> bool {
     *count == 0
 }
-

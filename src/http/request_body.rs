@@ -159,8 +159,7 @@ mod tests {
     use http_body_util::{Full, StreamBody};
     use std::io::Write as _;
 
-    const LIMITS: BodyLimits =
-        BodyLimits { max_body: 100_000, timeout: Duration::from_secs(30) };
+    const LIMITS: BodyLimits = BodyLimits { max_body: 100_000, timeout: Duration::from_secs(30) };
 
     fn gzip(bytes: &[u8]) -> Vec<u8> {
         let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());

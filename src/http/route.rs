@@ -233,9 +233,16 @@ mod tests {
     #[test]
     fn an_id_is_decoded_once_and_stays_one_segment() {
         let action = |path: &str| matched(path).action(&Method::GET, path).ok();
-        assert_eq!(action("/v1/users/a%2Fb"), Some(Action::Read(Call::User(Id::new("a/b").unwrap()))));
-        assert_eq!(action("/v1/users/%252F/"), Some(Action::Read(Call::User(Id::new("%2F").unwrap()))));
-        for bad in ["/v1/users/../", "/v1/users/%2e/", "/v1/users/%00", "/v1/users/%ff", "/v1/users//"]
+        assert_eq!(
+            action("/v1/users/a%2Fb"),
+            Some(Action::Read(Call::User(Id::new("a/b").unwrap())))
+        );
+        assert_eq!(
+            action("/v1/users/%252F/"),
+            Some(Action::Read(Call::User(Id::new("%2F").unwrap())))
+        );
+        for bad in
+            ["/v1/users/../", "/v1/users/%2e/", "/v1/users/%00", "/v1/users/%ff", "/v1/users//"]
         {
             assert_eq!(action(bad), None, "{bad}");
         }

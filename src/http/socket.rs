@@ -20,7 +20,9 @@ pub enum BindError {
 
 fn in_use(error: &io::Error) -> &'static str {
     match error.kind() {
-        io::ErrorKind::AddrInUse => "; another process has it: choose another port, or stop that one",
+        io::ErrorKind::AddrInUse => {
+            "; another process has it: choose another port, or stop that one"
+        }
         _ => "",
     }
 }

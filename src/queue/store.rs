@@ -5,7 +5,7 @@ use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
-use tokio::sync::{Semaphore, oneshot};
+use tokio::sync::{Semaphore, oneshot, watch};
 
 use super::generations::Generations;
 use super::keeper::{Keeper, Task};
@@ -51,6 +51,8 @@ struct Shared {
 pub struct Threads {
     writer: JoinHandle<()>,
     keeper: JoinHandle<()>,
+    /// Closed by the first thread that ends.
+    ended: watch::Receiver<()>,
     lock: File,
 }
 
@@ -71,10 +73,10 @@ impl Threads {
         writer.and(keeper)
     }
 
-    /// Whether one ended; before the queue is closed that means that it panicked.
-    #[must_use]
-    pub fn any_ended(&self) -> bool {
-        self.writer.is_finished() || self.keeper.is_finished()
+    /// Resolves when a thread has ended; before the queue is closed that means that it panicked.
+    pub fn ended(&self) -> impl Future<Output = ()> + Send + use<> {
+        let mut ended = self.ended.clone();
+        async move { while ended.changed().await.is_ok() {} }
     }
 }
 
@@ -130,7 +132,14 @@ impl Queue {
             interval: options.interval,
             unsynced_since: None,
         };
+        let (alive, ended) = watch::channel(());
+        let alive = Arc::new(Mutex::new(Some(alive)));
         let spawn = |name: &str, run: Box<dyn FnOnce() + Send>| {
+            let ends = EndsWithThread(Arc::clone(&alive));
+            let run = move || {
+                let _ends = ends;
+                run();
+            };
             std::thread::Builder::new()
                 .name(name.to_owned())
                 .spawn(run)
@@ -139,6 +148,7 @@ impl Queue {
         let threads = Threads {
             keeper: spawn("queue-keeper", Box::new(move || keeper.run()))?,
             writer: spawn("queue-writer", Box::new(move || writer.run()))?,
+            ended,
             lock: opened.lock,
         };
         let shared = Shared {
@@ -193,6 +203,15 @@ impl Queue {
             Ok(result) => result.map_err(|error| StoreError::Io(error.to_string())),
             Err(_) => Err(StoreError::Closed),
         }
+    }
+}
+
+/// Lets [`Threads::ended`] resolve when the thread that holds it ends, by a panic too.
+struct EndsWithThread(Arc<Mutex<Option<watch::Sender<()>>>>);
+
+impl Drop for EndsWithThread {
+    fn drop(&mut self) {
+        take(&self.0);
     }
 }
 

@@ -1,0 +1,122 @@
+//! `run`: the sidecar, until a signal stops it.
+
+use std::io::IsTerminal as _;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use tokio::runtime::Runtime;
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info, warn};
+
+use super::Failure;
+use super::settings::{SettingsArgs, load};
+use super::signals::Signals;
+use crate::clock::Clock;
+use crate::config::{Settings, Sources, reload_differences};
+use crate::sidecar::{Sidecar, SidecarError, Stopped};
+use crate::telemetry::logging::{self, LogHandle};
+
+pub(super) fn run(arguments: &SettingsArgs) -> Result<ExitCode, Failure> {
+    let sources = arguments.sources();
+    let settings = load(&sources)?.settings;
+    let log = start_log(&settings)?;
+    let runtime = runtime(&settings)?;
+    let outcome = runtime.block_on(async {
+        let mut signals = Signals::new()?;
+        let sidecar = Sidecar::build(settings.clone(), Clock::system()).await?;
+        let addresses = sidecar.addresses();
+        info!(
+            version = super::VERSION,
+            api.address = addresses.api.map(tracing::field::display),
+            ops.address = addresses.ops.map(tracing::field::display),
+            queue.dir = %settings.queue.dir.display(),
+            queue.events = sidecar.metrics().ledger.snapshot().queued(),
+            "ready"
+        );
+        let stop = CancellationToken::new();
+        let running = sidecar.run(stop.clone());
+        let reload = Reload { sources, settings, log: &log };
+        until_stopped(running, stop, &mut signals, reload).await
+    });
+    // Threads that a second signal left behind end with the process.
+    runtime.shutdown_background();
+    outcome
+}
+
+/// Runs to the end: orderly after one signal, at once after a second.
+pub(super) async fn until_stopped(
+    running: impl Future<Output = Result<Stopped, SidecarError>>,
+    stop: CancellationToken,
+    signals: &mut Signals,
+    mut reload: Reload<'_>,
+) -> Result<ExitCode, Failure> {
+    tokio::pin!(running);
+    tokio::select! {
+        ended = &mut running => return ended.map(|_| ExitCode::SUCCESS).map_err(Failure::from),
+        () = signals.stop(async || reload.now().await) => {}
+    }
+    info!("stopping; a second signal ends it at once");
+    stop.cancel();
+    tokio::select! {
+        ended = &mut running => ended.map(|_| ExitCode::SUCCESS).map_err(Failure::from),
+        () = signals.stop(async || warn!("stopping: the settings are not read again")) => {
+            warn!("ended at once; everything acknowledged is on disk");
+            Ok(ExitCode::FAILURE)
+        }
+    }
+}
+
+/// Reads the settings again.
+pub(super) struct Reload<'a> {
+    pub(super) sources: Sources,
+    pub(super) settings: Settings,
+    pub(super) log: &'a Arc<LogHandle>,
+}
+
+impl Reload<'_> {
+    async fn now(&mut self) {
+        let sources = self.sources.clone();
+        let loaded = match tokio::task::spawn_blocking(move || Settings::load(&sources)).await {
+            Ok(Ok(loaded)) => loaded.settings,
+            Ok(Err(errors)) => {
+                error!(error = %errors, "the settings are invalid; the old ones stay in force");
+                return;
+            }
+            Err(error) => {
+                error!(%error, "the settings could not be read; the old ones stay in force");
+                return;
+            }
+        };
+        if let Err(error) = self.log.apply(&loaded.log) {
+            error!(%error, "log.level can't be applied");
+        }
+        let mut rest = loaded.clone();
+        rest.log = self.settings.log.clone();
+        if rest == self.settings {
+            info!("the settings were read again");
+        } else {
+            let restart = reload_differences(&self.settings, &loaded).join(", ");
+            warn!(
+                settings = restart,
+                "the settings were read again; so far only those under log take effect without a \
+                 restart"
+            );
+        }
+        self.settings.log = loaded.log;
+    }
+}
+
+pub(super) fn start_log(settings: &Settings) -> Result<Arc<LogHandle>, Failure> {
+    let handle = logging::init(&settings.log, std::io::stderr().is_terminal())?;
+    logging::log_panics();
+    Ok(Arc::new(handle))
+}
+
+pub(super) fn runtime(settings: &Settings) -> Result<Runtime, Failure> {
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    if let Some(threads) = settings.runtime.threads {
+        builder.worker_threads(threads);
+    }
+    // What blocks is few: reads of the log by the lanes, name look-ups, files.
+    Ok(builder.enable_all().thread_name("runtime").max_blocking_threads(16).build()?)
+}
