@@ -3,6 +3,12 @@
 //! `cargo bench --bench queue` prints events/s of both, medians of five runs in turn, and their
 //! ratio. Both have a writer thread that commits whatever waits; producers wait for their answers.
 
+#![allow(
+    clippy::expect_used,
+    clippy::print_stdout,
+    reason = "a benchmark prints its figures, and has no caller to tell of an error"
+)]
+
 use std::borrow::Cow;
 use std::fs::File;
 use std::io::Write as _;
@@ -148,7 +154,7 @@ async fn file_rate(producers: usize, group: usize) -> f64 {
             file.write_all(&bytes).expect("written");
             file.sync_data().expect("synced");
             for done in answers {
-                drop(done.send(()));
+                done.send(()).expect("a waiting producer");
             }
         }
     });

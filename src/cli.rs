@@ -72,7 +72,7 @@ pub fn main() -> ExitCode {
     };
     let done = match arguments.command {
         Command::Run(arguments) => run::run(&arguments),
-        Command::Dev(arguments) => dev::run(arguments),
+        Command::Dev(arguments) => dev::run(&arguments),
         Command::Simulate(arguments) => simulate::run(arguments),
         Command::Check(arguments) => check::run(&arguments),
         Command::Health(arguments) => health::run(&arguments),

@@ -271,7 +271,10 @@ async fn key_changes(
             changed = changes.changed() => match changed {
                 Ok(()) => controls.reconfigured(),
                 // No one is left who could change it.
-                Err(_) => return Ok(stop.cancelled().await),
+                Err(_) => {
+                    stop.cancelled().await;
+                    return Ok(());
+                }
             },
             () = stop.cancelled() => return Ok(()),
         }

@@ -15,7 +15,7 @@ use crate::simulator::{Options, Simulator};
 /// What the simulator and the sidecar agree on.
 const KEY: &str = "dev";
 
-pub(super) fn run(arguments: SettingsArgs) -> Result<ExitCode, Failure> {
+pub(super) fn run(arguments: &SettingsArgs) -> Result<ExitCode, Failure> {
     // Removed when this function ends, whatever ends it.
     let folder = tempfile::Builder::new().prefix("gmfy-sidecar-dev-").tempdir()?;
     let mut sources = arguments.sources();

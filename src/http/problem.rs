@@ -30,8 +30,6 @@ macro_rules! kinds {
         $(const $kind: Kind = Kind {
             name: $name, status: StatusCode::$status, title: $title, reason: $reason,
         };)*
-        #[cfg(test)]
-        const KINDS: &[Kind] = &[$($kind),*];
     };
 }
 

@@ -1,0 +1,238 @@
+//! The whole path under load, against a bare axum handler in the same run.
+//!
+//! `cargo bench --bench load` needs `wrk` on the PATH. It starts the real binary, with a null sink
+//! as GMFY in a process of its own, and a bare axum POST handler on two threads; drives each with
+//! `wrk -t1 -c64` in turn, five times; prints the medians and their ratios. Arguments: the cases
+//! to run (`single`, `batch`, `read`); all by default.
+
+#![allow(
+    clippy::expect_used,
+    clippy::print_stdout,
+    reason = "a benchmark prints its figures, and has no caller to tell of an error"
+)]
+
+use std::io::{BufRead as _, BufReader};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use axum::Router;
+use axum::routing::{get, post};
+
+const RUNS: usize = 5;
+const SECONDS: &str = "4s";
+
+fn main() {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    match arguments.first().map(String::as_str) {
+        Some("serve-bare") => return serve(2),
+        Some("serve-sink") => return serve(1),
+        _ => {}
+    }
+    // `cargo test --benches` only wants to know that it builds and starts.
+    if !arguments.iter().any(|argument| argument == "--bench") {
+        return;
+    }
+    let wanted = |case: &str| {
+        let mut named = arguments.iter().filter(|argument| !argument.starts_with('-')).peekable();
+        named.peek().is_none() || named.any(|name| name == case)
+    };
+    if Command::new("wrk").arg("--version").output().is_err() {
+        println!("wrk is not on the PATH: nothing measured");
+        return;
+    }
+    let scripts = tempfile::tempdir().expect("a folder");
+    let single = scripts.path().join("single.lua");
+    std::fs::write(&single, SINGLE).expect("written");
+    let batch = scripts.path().join("batch.lua");
+    std::fs::write(&batch, BATCH).expect("written");
+    if wanted("single") {
+        compare("single events, durable, delivering", &single, 1.0, "/v1/events/");
+    }
+    if wanted("batch") {
+        compare("batches of 100, durable, delivering", &batch, 100.0, "/v1/events/batch/");
+    }
+}
+
+/// Events of 110 bytes for 10,000 users.
+const SINGLE: &str = r#"
+local n = 0
+wrk.method = "POST"
+wrk.headers["content-type"] = "application/json"
+request = function()
+  n = n + 1
+  local user = string.format("%06d", n % 10000)
+  return wrk.format(nil, nil, nil,
+    '{"userId":"' .. user .. '","type":"create_subscription","source":"load test","plan":"monthly","amount":1000.50}')
+end
+"#;
+
+const BATCH: &str = r#"
+local bodies = {}
+wrk.method = "POST"
+wrk.headers["content-type"] = "application/json"
+for b = 1, 100 do
+  local events = {}
+  for e = 1, 100 do
+    local user = string.format("%06d", (b * 100 + e) % 10000)
+    events[e] = '{"userId":"' .. user .. '","type":"create_subscription","source":"load test","plan":"monthly","amount":1000.50}'
+  end
+  bodies[b] = "[" .. table.concat(events, ",") .. "]"
+end
+local n = 0
+request = function()
+  n = n + 1
+  return wrk.format(nil, nil, nil, bodies[n % 100 + 1])
+end
+"#;
+
+fn compare(name: &str, script: &Path, events: f64, path: &str) {
+    let (mut ours, mut bare, mut drained, mut memory) = (vec![], vec![], vec![], vec![]);
+    for _ in 0..RUNS {
+        {
+            let peer = Served::start(Command::new(this()).arg("serve-bare"), Wait::Address);
+            bare.push(wrk(&format!("http://{}{path}", peer.address), script));
+        }
+        let sink = Served::start(Command::new(this()).arg("serve-sink"), Wait::Address);
+        let folder = tempfile::tempdir().expect("a folder");
+        let sidecar = Served::start(
+            Command::new(env!("CARGO_BIN_EXE_gmfy-sidecar"))
+                .args(["run", "--set", "api.listen=127.0.0.1:0", "--set", "ops.listen=127.0.0.1:0"])
+                .args(["--set", "admin.listen=127.0.0.1:0", "--set", "upstream.api_key=k"])
+                .args(["--set", "log.format=json"])
+                .args(["--set", &format!("queue.dir={}", folder.path().display())])
+                .args(["--set", &format!("upstream.url=http://{}/", sink.address)])
+                .stderr(Stdio::piped()),
+            Wait::Ready,
+        );
+        ours.push(wrk(&format!("http://{}{path}", sidecar.address), script));
+        let stopped = Instant::now();
+        while sidecar.queued() > 0.0 && stopped.elapsed() < Duration::from_secs(60) {
+            std::thread::yield_now();
+        }
+        drained.push(stopped.elapsed().as_secs_f64());
+        memory.push(sidecar.resident_mib());
+    }
+    let (ours, bare) = (median(&mut ours), median(&mut bare));
+    println!(
+        "{name}: {:.0} events/s ({ours:.0} requests/s), bare axum {bare:.0} requests/s, \
+         ratio of requests {:.2}, empty {:.1} s after the load, resident {:.0} MiB",
+        ours * events,
+        ours / bare,
+        median(&mut drained),
+        median(&mut memory),
+    );
+}
+
+fn median(values: &mut [f64]) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
+}
+
+fn this() -> std::path::PathBuf {
+    std::env::current_exe().expect("this program")
+}
+
+/// Requests/s; panics when any answer was not 2xx.
+fn wrk(url: &str, script: &Path) -> f64 {
+    let output = Command::new("wrk")
+        .args(["-t1", "-c64", "-d", SECONDS, "-s"])
+        .arg(script)
+        .arg(url)
+        .output()
+        .expect("wrk");
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(!text.contains("Non-2xx"), "{text}");
+    let line = text.lines().find_map(|line| line.trim().strip_prefix("Requests/sec:"));
+    line.and_then(|rate| rate.trim().parse().ok()).unwrap_or_else(|| panic!("{text}"))
+}
+
+#[derive(Clone, Copy)]
+enum Wait {
+    /// The first line of stdout is its address.
+    Address,
+    /// A log line on stderr says that it is ready, and where.
+    Ready,
+}
+
+/// A process that serves, ended with this.
+struct Served {
+    child: Child,
+    address: String,
+    ops: String,
+}
+
+impl Served {
+    fn start(command: &mut Command, wait: Wait) -> Self {
+        let mut child = command.stdout(Stdio::piped()).spawn().expect("started");
+        let (mut address, mut ops) = (String::new(), String::new());
+        match wait {
+            Wait::Address => {
+                let stdout = child.stdout.as_mut().expect("piped");
+                BufReader::new(stdout).read_line(&mut address).expect("a line");
+                address.truncate(address.trim_end().len());
+            }
+            Wait::Ready => {
+                let stderr = child.stderr.take().expect("piped");
+                for line in BufReader::new(stderr).lines() {
+                    let line = line.expect("a line");
+                    let Ok(line) = serde_json::from_str::<serde_json::Value>(&line) else {
+                        continue;
+                    };
+                    if line["message"] == "ready" {
+                        address = line["api.address"].as_str().unwrap_or_default().to_owned();
+                        ops = line["ops.address"].as_str().unwrap_or_default().to_owned();
+                        break;
+                    }
+                }
+            }
+        }
+        assert!(!address.is_empty(), "it did not start");
+        Self { child, address, ops }
+    }
+
+    fn queued(&self) -> f64 {
+        let url = format!("http://{}/metrics", self.ops);
+        let output = Command::new("curl").args(["-s", &url]).output().expect("curl");
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        let line = text.lines().find_map(|line| line.strip_prefix("gmfy_queue_events "));
+        line.and_then(|value| value.parse().ok()).unwrap_or(f64::MAX)
+    }
+
+    fn resident_mib(&self) -> f64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id()));
+        let status = status.unwrap_or_default();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let kib = line.and_then(|line| line.trim().trim_end_matches(" kB").parse::<f64>().ok());
+        kib.unwrap_or_default() / 1024.0
+    }
+}
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+}
+
+/// A bare axum server, which is also the null sink: reads the body, answers, and does no more.
+fn serve(threads: usize) {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(threads)
+        .enable_all()
+        .build()
+        .expect("a runtime");
+    runtime.block_on(async {
+        let answer = async |body: axum::body::Bytes| {
+            (axum::http::StatusCode::ACCEPTED, format!("{{\"accepted\":{}}}", body.len()))
+        };
+        let router = Router::new()
+            .route("/v1/events/", post(answer))
+            .route("/v1/events/batch/", post(answer))
+            .route("/v1/users/", get(async || "[]"))
+            .layer(axum::extract::DefaultBodyLimit::disable());
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("bound");
+        println!("{}", listener.local_addr().expect("an address"));
+        axum::serve(listener, router).await.expect("served");
+    });
+}
