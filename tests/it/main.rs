@@ -1,1 +1,5 @@
 //! Integration tests: the parts together, through their real interfaces.
+
+mod support;
+
+mod http;

@@ -1,0 +1,3 @@
+//! The application and ops listeners, as callers see them.
+
+mod events;
