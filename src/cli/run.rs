@@ -114,9 +114,10 @@ pub(super) fn start_log(settings: &Settings) -> Result<Arc<LogHandle>, Failure> 
 
 pub(super) fn runtime(settings: &Settings) -> Result<Runtime, Failure> {
     let mut builder = tokio::runtime::Builder::new_multi_thread();
-    if let Some(threads) = settings.runtime.threads {
-        builder.worker_threads(threads);
-    }
+    // One core is left to the queue's threads and to the application: on two cores, one thread took
+    // half as many requests again as two.
+    let quota = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    builder.worker_threads(settings.runtime.threads.unwrap_or(quota.saturating_sub(1).max(1)));
     // What blocks is few: reads of the log by the lanes, name look-ups, files.
     Ok(builder.enable_all().thread_name("runtime").max_blocking_threads(16).build()?)
 }

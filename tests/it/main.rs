@@ -1,5 +1,18 @@
 //! Integration tests: the parts together, through their real interfaces.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    clippy::large_futures,
+    clippy::needless_pass_by_value,
+    clippy::cast_possible_truncation,
+    unreachable_pub,
+    dead_code,
+    reason = "a test's failure is a panic, and its helpers serve several tests"
+)]
+
 mod support;
 
 mod http;

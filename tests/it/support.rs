@@ -25,6 +25,7 @@ use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 pub(crate) use scrape::Scrape;
+#[allow(unused_imports, reason = "the support serves several tests")]
 pub(crate) use wire::{Reply, Request, Wire, get, post};
 
 /// The key that the simulator takes, and the sidecar has.
