@@ -21,9 +21,6 @@ mod route;
 mod socket;
 mod timed_stream;
 
-#[cfg(test)]
-mod tests;
-
 pub use api::{Activity, ApiListener, ApiState};
 pub use listener::Stop;
 pub use ops::{Health, OpsListener, OpsState, readiness_text};

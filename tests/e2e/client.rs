@@ -50,10 +50,14 @@ impl Connection {
     }
 
     pub(crate) async fn get(&mut self, path: &str) -> io::Result<Answer> {
-        self.exchange(format!("GET {path} HTTP/1.1\r\nHost: {}\r\n\r\n", self.host)).await
+        let key = crate::process::KEY;
+        let head =
+            format!("GET {path} HTTP/1.1\r\nHost: {}\r\nx-api-key: {key}\r\n\r\n", self.host);
+        self.exchange(head).await
     }
 
-    async fn exchange(&mut self, request: String) -> io::Result<Answer> {
+    /// Sends these bytes, and reads one answer.
+    pub(crate) async fn exchange(&mut self, request: String) -> io::Result<Answer> {
         let exchange = async {
             self.stream.get_mut().write_all(request.as_bytes()).await?;
             self.read_answer().await

@@ -21,6 +21,8 @@ mod commands;
 mod crashes;
 mod gmfy;
 mod process;
+mod python_client;
+mod refusals;
 
 use std::future::Future;
 use std::time::Duration;

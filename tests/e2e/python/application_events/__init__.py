@@ -1,0 +1,1 @@
+"""Event classes as an application declares them for GMFY's client."""
