@@ -19,6 +19,8 @@ mod request_body;
 mod request_id;
 mod route;
 mod socket;
+#[cfg(test)]
+mod tests;
 mod timed_stream;
 
 pub use api::{Activity, ApiListener, ApiState};

@@ -1,15 +1,16 @@
 //! The application listener: GMFY's own paths.
 
 use std::net::SocketAddr;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use axum::Router;
 use axum::extract::{Request, State};
+use futures_util::FutureExt as _;
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use http::{HeaderMap, Method, Response};
-use tower_http::catch_panic::CatchPanicLayer;
 
 use super::body::Body;
 use super::events::{self, BatchForm};
@@ -98,10 +99,7 @@ impl ApiListener {
             activity,
             state,
         };
-        let router = Router::new()
-            .fallback(handle::<A, G>)
-            .with_state(Arc::new(service))
-            .layer(CatchPanicLayer::custom(|_| Problem::panicked().into_response()));
+        let router = Router::new().fallback(handle::<A, G>).with_state(Arc::new(service));
         listener::serve(self.sockets, router, self.limits, stop).await;
     }
 }
@@ -128,7 +126,12 @@ async fn handle<A: Appender, G: Gmfy>(
     let path = head.uri.path();
     let matched = matched(path);
     let answer = match service.admit(&head) {
-        Ok(()) => service.answer(matched, &head, body).await,
+        Ok(()) => {
+            let answer = service.answer(matched, &head, body);
+            // Whatever a defect leaves behind is in this one request.
+            let caught = AssertUnwindSafe(answer).catch_unwind().await;
+            caught.unwrap_or_else(|_| Err(Problem::panicked()))
+        }
         Err(problem) => Err(problem),
     };
     let mut response = answer.unwrap_or_else(|problem| {

@@ -115,8 +115,8 @@ fn protocol(head_timeout: Duration) -> Builder<TokioExecutor> {
         .timer(TokioTimer::new())
         .header_read_timeout(head_timeout)
         .max_buf_size(MAX_HEAD)
-        .max_headers(MAX_HEADERS)
-        .pipeline_flush(true);
+        // Without pipeline_flush: with it, a request that can't be parsed is closed unanswered.
+        .max_headers(MAX_HEADERS);
     http.http2()
         .timer(TokioTimer::new())
         .max_concurrent_streams(MAX_STREAMS)

@@ -13,12 +13,14 @@ use http::{HeaderValue, Response, StatusCode};
 use tower_http::compression::CompressionLayer;
 
 use super::listener::{self, Limits, Stop};
+use super::problem::Problem;
 use super::socket::{BindError, Socket};
 use crate::config::Ops;
 use crate::queue::Readiness;
 use crate::telemetry::Metrics;
 
 const CONNECTIONS: usize = 64;
+const PATHS: &str = "This listener has /metrics, /livez, /readyz and /startupz.";
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How the process is, as the probes ask.
@@ -93,6 +95,10 @@ impl OpsListener {
             .route("/readyz", get(async |State(s): State<OpsState>| probe(s.health.ready())))
             // It is served only once the store is open and the ports are bound.
             .route("/startupz", get(async || probe(Ok(()))))
+            .method_not_allowed_fallback(async || {
+                Problem::method_not_allowed("GET, HEAD").into_response()
+            })
+            .fallback(async || Problem::not_among(PATHS).into_response())
             .with_state(state);
         let limits = Limits { connections: CONNECTIONS, head_timeout: HEAD_TIMEOUT };
         listener::serve(vec![self.socket], router, limits, stop).await;

@@ -30,6 +30,8 @@ macro_rules! kinds {
         $(const $kind: Kind = Kind {
             name: $name, status: StatusCode::$status, title: $title, reason: $reason,
         };)*
+        #[cfg(test)]
+        const KINDS: &[Kind] = &[$($kind),*];
     };
 }
 
@@ -106,6 +108,11 @@ impl Problem {
                 format!("Did you mean {nearest}?").into()
             }),
         )
+    }
+
+    /// On a listener that has only these paths.
+    pub(super) fn not_among(paths: &'static str) -> Self {
+        Self::new(&NOT_FOUND, paths)
     }
 
     pub(super) fn method_not_allowed(allow: &'static str) -> Self {
@@ -318,3 +325,7 @@ pub(super) fn listed(errors: &[EventError]) -> (Vec<ListedError<'_>>, usize) {
 const fn is_zero(count: &usize) -> bool {
     *count == 0
 }
+
+#[cfg(test)]
+#[path = "problem_tests.rs"]
+mod tests;

@@ -68,7 +68,7 @@ impl Socket {
     pub(super) fn address(&self) -> Option<SocketAddr> {
         match self {
             Self::Tcp(listener) => listener.local_addr().ok(),
-            Self::Unix { .. } => None,
+            Self::Unix(..) => None,
         }
     }
 
@@ -84,7 +84,7 @@ impl Socket {
                 stream.set_nodelay(true)?;
                 Ok(Stream::Tcp(stream))
             }
-            Self::Unix { listener, .. } => Ok(Stream::Unix(listener.accept().await?.0)),
+            Self::Unix(listener, _) => Ok(Stream::Unix(listener.accept().await?.0)),
         }
     }
 }
