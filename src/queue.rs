@@ -7,7 +7,8 @@
 //! - `tail` keeps the newest events in memory for the lanes that keep up.
 //! - `generations` is the log on disk: a row of databases that are removed as a whole.
 //! - `frame` and `group` are its format. `keeper` and `state` keep the cursors.
-//! - `open` recovers.
+//! - `open` recovers. `salvage` finds events in damaged files. `inspect` looks at a folder that no
+//!   process holds: [`Folder`].
 //!
 //! Nothing is acknowledged before it is on disk, nothing is delivered before it is acknowledged,
 //! and no event is deleted before the cursors that pass it are durable.
@@ -18,9 +19,12 @@ mod engine;
 mod frame;
 mod generations;
 mod group;
+mod inspect;
 mod keeper;
 mod log;
 mod open;
+mod passed;
+mod salvage;
 mod sequence;
 mod state;
 mod store;
@@ -31,6 +35,7 @@ mod tests;
 mod writer;
 
 pub use dead_letter::DeadLetter;
+pub use inspect::{DeadLettersReport, Folder, GenerationReport, GenerationSummary};
 pub use log::{
     BatchKey, Chunk, LaneCursor, LaneStart, Log, QueuedEvent, ReadLimit, Settlement, StoreError,
     StoredBatch,

@@ -74,12 +74,12 @@ pub(super) struct Database {
 impl Database {
     /// Opens the database in folder `path`; creates it, durably, where there is none.
     pub(super) fn open(path: &Path) -> Result<Self, EngineError> {
-        let is_new = !path.join("db").exists();
+        let is_new = !data_file(path).exists();
         if is_new {
             fs::create_dir_all(path)?;
         }
         let tree = open_unlocked(path)?;
-        let database = Self { tree, file: File::open(path.join("db"))?, path: path.to_owned() };
+        let database = Self { tree, file: File::open(data_file(path))?, path: path.to_owned() };
         if is_new {
             database.flush()?;
             database.sync_folder()?;
@@ -222,6 +222,11 @@ fn guarded<T>(call: impl FnOnce() -> Result<T, sled::Error>) -> Result<T, Engine
             Err(EngineError::Damaged(text.unwrap_or("sled panicked").to_owned()))
         }
     }
+}
+
+/// The one file that holds a database's entries.
+pub(super) fn data_file(path: &Path) -> PathBuf {
+    path.join("db")
 }
 
 /// The bytes that a folder and all below it take on the device.

@@ -154,6 +154,11 @@ pub(super) fn decode(bytes: &[u8]) -> Result<(FrameHeader, &[u8]), FrameError> {
     Ok((header, records))
 }
 
+/// The bytes of a whole frame that has these records.
+pub(super) const fn frame_length(records: &[u8]) -> usize {
+    HEADER + records.len()
+}
+
 fn read_u32(header: &[u8; HEADER], at: usize) -> u32 {
     header[at..].first_chunk().map_or(0, |bytes| u32::from_le_bytes(*bytes))
 }

@@ -25,11 +25,12 @@ use tracing::{info, warn};
 use super::dead_letters::DeadLetters;
 use super::engine::{Database, EngineError};
 use super::generations::{Generations, create_folder, survey};
+use super::passed::Passed;
 use super::state::{
     GenerationRecord, LaneRecord, Sealed, StateDb, Stored, put_generation, put_lane, reserve,
 };
 use super::writer::{RESERVE, Written};
-use super::{PARTITIONS, Partitions, ReadLimit, Sequence, SequenceRanges};
+use super::{Partitions, ReadLimit, Sequence};
 
 const FORMAT_VERSION: u32 = 1;
 
@@ -242,24 +243,14 @@ fn count_appended(
     if !contradiction {
         return Ok(recorded);
     }
-    let mut watermarks = [Sequence::FIRST; PARTITIONS];
-    let mut passed = SequenceRanges::new();
-    for lane in lanes {
-        let cursor = lane.start().cursor;
-        for (partition, sequence) in cursor.watermarks {
-            watermarks[partition.index()] = sequence;
-        }
-        cursor.settled.iter().for_each(|(first, last)| passed.insert_range(first..=last));
-    }
+    let passed = Passed::of(lanes);
     let limit = ReadLimit { events: 4096, bytes: 4 << 20 };
     let mut waiting = 0;
     let mut position = Sequence::FIRST;
     while position < end {
         let chunk = generations.read(position, end, &Partitions::all(), limit)?;
-        let unsettled = chunk.events.iter().filter(|event| {
-            let watermark = watermarks[event.user.partition().index()];
-            event.sequence >= watermark && !passed.contains(event.sequence)
-        });
+        let unsettled =
+            chunk.events.iter().filter(|e| !passed.contains(e.user.partition(), e.sequence));
         waiting += unsettled.count() as u64;
         if chunk.position <= position {
             break;
@@ -275,7 +266,7 @@ fn count_appended(
     Ok(settled + waiting)
 }
 
-fn lock(dir: &Path) -> Result<File, OpenError> {
+pub(super) fn lock(dir: &Path) -> Result<File, OpenError> {
     let folder = |source| OpenError::Folder { dir: dir.to_owned(), source };
     let mut file = File::options()
         .read(true)
@@ -298,7 +289,7 @@ fn lock(dir: &Path) -> Result<File, OpenError> {
     Ok(file)
 }
 
-fn check_format(dir: &Path) -> Result<(), OpenError> {
+pub(super) fn check_format(dir: &Path) -> Result<(), OpenError> {
     let folder = |source| OpenError::Folder { dir: dir.to_owned(), source };
     let path = dir.join("FORMAT");
     match fs::read_to_string(&path) {

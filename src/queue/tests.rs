@@ -89,7 +89,7 @@ impl Drop for Fixture {
     }
 }
 
-fn submission(users: &[&str], size: usize) -> Submission {
+pub(super) fn submission(users: &[&str], size: usize) -> Submission {
     let mut submission = Submission::with_capacity(users.len(), users.len() * size);
     for user in users {
         let padding = "x".repeat(size);
@@ -433,4 +433,72 @@ async fn many_producers_are_committed_in_groups() {
     assert!(commits < 1280, "{commits} commits");
     assert_eq!(fixture.metrics.ledger.snapshot().queued(), 1280);
     assert_eq!(fixture.read_all(1).await.len(), 1280);
+}
+
+#[tokio::test]
+async fn a_folder_at_rest_is_looked_at_without_changing_it() {
+    let dir = tempfile::tempdir().unwrap();
+    assert!(matches!(Folder::open(dir.path()), Err(OpenError::Folder { .. })), "no queue there");
+    let options = Options { max_bytes: 8 << 20, ..options(dir.path()) };
+    let fixture = Fixture::open_with(&options).unwrap();
+    let mut last = 0;
+    while std::fs::read_dir(dir.path().join("queue")).unwrap().count() < 3 {
+        let users = ["a", "b", "c", "d", "e", "f", "g", "h"];
+        let appended = fixture.queue.append(submission(&users, 5_000)).await.unwrap();
+        last = appended.sequences.unwrap().1.get();
+    }
+    let lane_0 = UserHash::of("a").partition().index() % 4;
+    fixture.settle(lane_0, 9, 1).await;
+    assert!(matches!(Folder::open(dir.path()), Err(OpenError::Locked { .. })));
+    fixture.close();
+    let before = contents_of(dir.path());
+    let folder = Folder::open(dir.path()).unwrap();
+    assert!(matches!(Fixture::open_with(&options), Err(OpenError::Locked { .. })));
+    let mut sequences = Vec::new();
+    let mut settled = Vec::new();
+    for generation in folder.generations() {
+        let report = folder.verify(generation.first).unwrap();
+        assert!(!report.is_damaged(), "{report:?}");
+        assert!(generation.end.is_none_or(|end| end == report.end));
+        assert!(generation.events.is_none_or(|events| events == report.events));
+        assert!(generation.bytes > 0 && report.frames > 0);
+        folder
+            .each_event(generation.first, |event, is_settled| {
+                sequences.push(event.sequence.get());
+                settled.extend(is_settled.then_some(event.sequence.get()));
+                true
+            })
+            .unwrap();
+    }
+    assert_eq!(sequences, (1..=last).collect::<Vec<_>>());
+    assert!(settled.contains(&1) && settled.iter().all(|sequence| *sequence < 9), "{settled:?}");
+    assert_eq!(folder.dead_letters(), DeadLettersReport::default());
+    assert_eq!((folder.state_damage(), folder.quarantined().unwrap().len()), (None, 0));
+    assert_eq!(contents_of(dir.path()), before);
+    // Now the second one is damaged.
+    let second = &folder.generations()[1];
+    let file = second.path.join("db");
+    let mut bytes = std::fs::read(&file).unwrap();
+    let frames: Vec<_> = memchr::memmem::find_iter(&bytes, b"GMFY\x01").collect();
+    for at in frames {
+        bytes[at + 100] ^= 1;
+    }
+    std::fs::write(&file, bytes).unwrap();
+    let report = folder.verify(second.first).unwrap();
+    assert_eq!(report.lost, [second.first..=Sequence::new(second.end.unwrap().get() - 1)]);
+    assert!(report.is_damaged() && report.events == 0, "{report:?}");
+}
+
+/// Every file under a folder, with its bytes; the lock's apart.
+fn contents_of(dir: &Path) -> std::collections::BTreeMap<std::path::PathBuf, Vec<u8>> {
+    let mut found = std::collections::BTreeMap::new();
+    for entry in std::fs::read_dir(dir).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            found.extend(contents_of(&path));
+        } else if !path.ends_with("LOCK") {
+            found.insert(path.clone(), std::fs::read(path).unwrap());
+        }
+    }
+    found
 }

@@ -1,0 +1,37 @@
+//! What all lanes' cursors together have settled.
+
+use super::state::LaneRecord;
+use super::{PARTITIONS, Partition, Sequence, SequenceRanges};
+
+/// Settled events by partition and sequence.
+#[derive(Clone, Debug)]
+pub(super) struct Passed {
+    /// Everything of a partition before its watermark is settled.
+    watermarks: [Sequence; PARTITIONS],
+    /// Settled at or above the watermarks.
+    ahead: SequenceRanges,
+}
+
+impl Passed {
+    pub(super) fn of(lanes: &[LaneRecord]) -> Self {
+        let mut passed =
+            Self { watermarks: [Sequence::FIRST; PARTITIONS], ahead: SequenceRanges::new() };
+        for lane in lanes {
+            let cursor = lane.start().cursor;
+            for (partition, sequence) in cursor.watermarks {
+                passed.watermarks[partition.index()] = sequence;
+            }
+            cursor.settled.iter().for_each(|(first, last)| passed.ahead.insert_range(first..=last));
+        }
+        passed
+    }
+
+    pub(super) fn contains(&self, partition: Partition, sequence: Sequence) -> bool {
+        sequence < self.watermarks[partition.index()] || self.ahead.contains(sequence)
+    }
+
+    /// Everything before this is settled.
+    pub(super) fn low(&self) -> Sequence {
+        self.watermarks.iter().min().copied().unwrap_or(Sequence::FIRST)
+    }
+}
