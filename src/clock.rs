@@ -3,9 +3,9 @@
 //! Waits and time-outs use tokio's clock (which tests can pause); this one is for the times that
 //! are stored or shown: when an event was accepted, how old it is.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// Milliseconds since the Unix epoch.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -57,6 +57,16 @@ impl Clock {
         if let Some(millis) = &self.manual {
             let by = u64::try_from(by.as_millis()).unwrap_or(u64::MAX);
             millis.fetch_add(by, Ordering::Relaxed);
+        }
+    }
+
+    /// Time that only ever goes forward, from some moment before; a manual clock's is its own.
+    #[must_use]
+    pub fn uptime(&self) -> Duration {
+        static BEGIN: OnceLock<Instant> = OnceLock::new();
+        match &self.manual {
+            Some(millis) => Duration::from_millis(millis.load(Ordering::Relaxed)),
+            None => BEGIN.get_or_init(Instant::now).elapsed(),
         }
     }
 

@@ -9,6 +9,7 @@
 //! ops listener goes last. All within `shutdown.deadline`; what is not delivered stays on disk.
 
 mod tasks;
+mod upkeep;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -56,6 +57,7 @@ pub enum SidecarError {
 #[derive(Debug)]
 pub struct Sidecar {
     settings: Settings,
+    clock: Clock,
     metrics: Arc<Metrics>,
     queue: Queue,
     threads: Threads,
@@ -107,10 +109,10 @@ impl Sidecar {
             delivery::Settings::from_config(&settings),
             queue.clone(),
             upstream.clone(),
-            clock,
+            clock.clone(),
             Arc::clone(&metrics),
         )?;
-        Ok(Self { settings, metrics, queue, threads, upstream, delivery, api, ops })
+        Ok(Self { settings, clock, metrics, queue, threads, upstream, delivery, api, ops })
     }
 
     #[must_use]
@@ -128,7 +130,7 @@ impl Sidecar {
     /// # Errors
     /// When a part ended by itself. Everything acknowledged is on disk all the same.
     pub async fn run(self, stop: CancellationToken) -> Result<Stopped, SidecarError> {
-        let Self { settings, metrics, queue, threads, upstream, delivery, api, ops } = self;
+        let Self { settings, clock, metrics, queue, threads, upstream, delivery, api, ops } = self;
         let controls = delivery.controls();
         let stopping = Arc::new(AtomicBool::new(false));
         let activity = Activity::default();
@@ -157,6 +159,7 @@ impl Sidecar {
             let health = QueueHealth {
                 queue: queue.clone(),
                 controls: controls.clone(),
+                metrics: Arc::clone(&metrics),
                 stopping: Arc::clone(&stopping),
             };
             let state = OpsState { metrics: Arc::clone(&metrics), health: Arc::new(health) };
@@ -169,6 +172,14 @@ impl Sidecar {
         tasks.spawn("delivery", {
             let stop = stops.delivery.clone();
             async move { delivery.run(stop).await.map_err(|error| error.to_string()) }
+        });
+        tasks.spawn("upkeep", {
+            let (metrics, dir, stop) =
+                (Arc::clone(&metrics), settings.queue.dir.clone(), stops.watches.clone());
+            async move {
+                upkeep::upkeep(metrics, clock, dir, upkeep::EVERY, stop).await;
+                Ok(())
+            }
         });
         tasks.spawn("key watch", {
             let stop = stops.watches.clone();
@@ -298,12 +309,13 @@ fn queue_options(settings: &Settings) -> Options {
 struct QueueHealth {
     queue: Queue,
     controls: Controls,
+    metrics: Arc<Metrics>,
     stopping: Arc<AtomicBool>,
 }
 
 impl Health for QueueHealth {
     fn alive(&self) -> Result<(), String> {
-        Ok(())
+        self.metrics.heartbeats.alive()
     }
 
     fn ready(&self) -> Result<(), String> {

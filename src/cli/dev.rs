@@ -43,8 +43,9 @@ pub(super) fn run(arguments: &SettingsArgs) -> Result<ExitCode, Failure> {
         let sidecar = Sidecar::build(settings.clone(), Clock::system()).await?;
         greet(sidecar.addresses(), &simulated);
         let stop = CancellationToken::new();
+        let metrics = sidecar.metrics();
         let running = sidecar.run(stop.clone());
-        let reload = Reload { sources, settings, log: &log };
+        let reload = Reload { sources, settings, metrics, log: &log };
         let ended = until_stopped(running, stop, &mut signals, reload).await;
         end_simulator.cancel();
         while simulating.join_next().await.is_some() {}

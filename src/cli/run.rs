@@ -14,6 +14,7 @@ use super::signals::Signals;
 use crate::clock::Clock;
 use crate::config::{Settings, Sources, reload_differences};
 use crate::sidecar::{Sidecar, SidecarError, Stopped};
+use crate::telemetry::Metrics;
 use crate::telemetry::logging::{self, LogHandle};
 
 pub(super) fn run(arguments: &SettingsArgs) -> Result<ExitCode, Failure> {
@@ -34,8 +35,9 @@ pub(super) fn run(arguments: &SettingsArgs) -> Result<ExitCode, Failure> {
             "ready"
         );
         let stop = CancellationToken::new();
+        let metrics = sidecar.metrics();
         let running = sidecar.run(stop.clone());
-        let reload = Reload { sources, settings, log: &log };
+        let reload = Reload { sources, settings, metrics, log: &log };
         until_stopped(running, stop, &mut signals, reload).await
     });
     // Threads that a second signal left behind end with the process.
@@ -70,21 +72,28 @@ pub(super) async fn until_stopped(
 pub(super) struct Reload<'a> {
     pub(super) sources: Sources,
     pub(super) settings: Settings,
+    pub(super) metrics: Arc<Metrics>,
     pub(super) log: &'a Arc<LogHandle>,
 }
 
 impl Reload<'_> {
     async fn now(&mut self) {
+        let result = if self.attempt().await { "applied" } else { "refused" };
+        self.metrics.config_reloads.with_label_values(&[result]).inc();
+    }
+
+    /// False when they are invalid, so that nothing changed.
+    async fn attempt(&mut self) -> bool {
         let sources = self.sources.clone();
         let loaded = match tokio::task::spawn_blocking(move || Settings::load(&sources)).await {
             Ok(Ok(loaded)) => loaded.settings,
             Ok(Err(errors)) => {
                 error!(error = %errors, "the settings are invalid; the old ones stay in force");
-                return;
+                return false;
             }
             Err(error) => {
                 error!(%error, "the settings could not be read; the old ones stay in force");
-                return;
+                return false;
             }
         };
         if let Err(error) = self.log.apply(&loaded.log) {
@@ -103,6 +112,7 @@ impl Reload<'_> {
             );
         }
         self.settings.log = loaded.log;
+        true
     }
 }
 

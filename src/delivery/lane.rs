@@ -199,6 +199,7 @@ impl<L: Log, S: BatchSink> Lane<L, S> {
                 return Ok(limit);
             }
             self.save_pending().await?;
+            self.show(LaneState::Waiting);
             if self.linger(left, missing).await {
                 // What came meanwhile goes along.
                 if let Err(error) = self.window.refill(&self.log).await {
@@ -374,15 +375,13 @@ impl<L: Log, S: BatchSink> Lane<L, S> {
         let Some(work) = &mut self.work else { return };
         let events = work.take_delivered();
         let now = self.shared.clock.now();
-        let mut last = None;
+        // Gathered here, so that the shared histogram is touched once a batch.
+        let lags = self.shared.metrics.delivery_lag.local();
         for event in &events {
-            // Once for all that were accepted at the same time.
-            if last.replace(event.accepted_at) != Some(event.accepted_at) {
-                let lag = now.since(event.accepted_at);
-                self.shared.metrics.delivery_lag.observe(lag.as_secs_f64());
-            }
+            lags.observe(now.since(event.accepted_at).as_secs_f64());
             self.window.settle(event);
         }
+        lags.flush();
         let bytes = events.iter().map(|event| event.json.len() + 1).sum();
         self.shared.gate.took(BatchLimit { events: events.len(), bytes });
         self.pending.delivered += events.len() as u64;

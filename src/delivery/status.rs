@@ -186,7 +186,7 @@ impl Controls {
     pub fn refresh_metrics(&self) {
         let oldest = self.board.lanes().iter().filter_map(|lane| lane.oldest).min();
         let age = oldest.map_or(Duration::ZERO, |oldest| self.clock.now().since(oldest));
-        self.metrics.queue_oldest_age.set(i64::try_from(age.as_secs()).unwrap_or(i64::MAX));
+        self.metrics.queue_oldest_age.set(age.as_secs_f64());
     }
 }
 

@@ -3,10 +3,11 @@
 use std::sync::Arc;
 
 use prometheus::{
-    Encoder as _, Histogram, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec,
-    Opts, Registry, TextEncoder,
+    Encoder as _, Gauge, Histogram, HistogramOpts, HistogramVec, IntCounterVec, IntGauge,
+    IntGaugeVec, Opts, Registry, TextEncoder,
 };
 
+use super::heartbeat::Heartbeats;
 use super::ledger::{Ledger, LedgerCollector};
 
 /// From 50 µs to 2.5 s: what an acknowledgement, a commit or a local answer takes.
@@ -61,6 +62,8 @@ pub const REJECT_REASONS: [&str; 13] = [
     "host",
     "timeout",
 ];
+/// Values of the label `result` of a reload: taken, or refused whole because something is invalid.
+pub const RELOAD_RESULTS: [&str; 2] = ["applied", "refused"];
 /// Values of the label `route` of what is read through the sidecar.
 pub const READ_ROUTES: [&str; 9] = [
     "users",
@@ -80,8 +83,13 @@ pub struct Metrics {
     registry: Registry,
     /// The account of every event; exported as `gmfy_events_*`, `gmfy_queue_*`.
     pub ledger: Arc<Ledger>,
+    /// No metric, but kept by the same parts: the beats that `/livez` looks at.
+    pub heartbeats: Heartbeats,
     pub events_rejected: IntCounterVec,
-    pub queue_oldest_age: IntGauge,
+    /// Worked out at each scrape.
+    pub queue_oldest_age: Gauge,
+    pub queue_disk_free: IntGauge,
+    pub config_reloads: IntCounterVec,
     pub commit_duration: Histogram,
     pub commit_events: Histogram,
     pub upstream_requests: IntCounterVec,
@@ -118,10 +126,21 @@ impl Metrics {
                 "Events refused, by reason; a body that can't be read counts as one.",
                 &["reason"],
             )?,
-            queue_oldest_age: gauge(
+            queue_oldest_age: seconds(
                 &registry,
                 "gmfy_queue_oldest_age_seconds",
-                "Age of the oldest event not yet settled.",
+                "Age of the oldest event not yet settled; 0 when there is none.",
+            )?,
+            queue_disk_free: gauge(
+                &registry,
+                "gmfy_queue_disk_free_bytes",
+                "Bytes free for this process on the disk that holds the queue.",
+            )?,
+            config_reloads: counters(
+                &registry,
+                "gmfy_config_reloads_total",
+                "Times the settings were read again, by what came of it.",
+                &["result"],
             )?,
             commit_duration: histogram(
                 &registry,
@@ -180,6 +199,7 @@ impl Metrics {
                 LOCAL_SECONDS,
             )?,
             ledger,
+            heartbeats: Heartbeats::default(),
             registry: registry.clone(),
         };
         let build = gauges(
@@ -196,6 +216,9 @@ impl Metrics {
 
     /// Creates every series whose labels are known beforehand, so that rates start at 0.
     fn create_series(&self) {
+        for result in RELOAD_RESULTS {
+            self.config_reloads.with_label_values(&[result]);
+        }
         for reason in REJECT_REASONS {
             self.events_rejected.with_label_values(&[reason]);
         }
@@ -242,6 +265,12 @@ fn counters(
 
 fn gauge(registry: &Registry, name: &str, help: &str) -> Result<IntGauge, prometheus::Error> {
     let family = IntGauge::new(name, help)?;
+    registry.register(Box::new(family.clone()))?;
+    Ok(family)
+}
+
+fn seconds(registry: &Registry, name: &str, help: &str) -> Result<Gauge, prometheus::Error> {
+    let family = Gauge::new(name, help)?;
     registry.register(Box::new(family.clone()))?;
     Ok(family)
 }

@@ -20,3 +20,4 @@
 mod support;
 
 mod http;
+mod metrics;
