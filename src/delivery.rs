@@ -62,6 +62,8 @@ pub struct Settings {
     pub delivery: config::Delivery,
     /// `queue.max_age`.
     pub max_age: Option<Duration>,
+    /// `upstream.timeout`: a request is stuck only after that.
+    pub upstream_timeout: Duration,
     /// `dead_letters.when_full`.
     pub dead_letters_full: DeadLettersFull,
     /// Of the jitter; a random one outside tests.
@@ -78,6 +80,7 @@ impl Settings {
         Self {
             delivery,
             max_age: settings.queue.max_age,
+            upstream_timeout: settings.upstream.timeout,
             dead_letters_full: settings.dead_letters.when_full,
             seed: rand::random(),
         }

@@ -19,7 +19,8 @@ use super::outcome::{Outcome, asks_for_quiet};
 use super::refusals::Refusals;
 use super::size::{BatchLimit, SizeLimit};
 use crate::queue::{Sequence, UserHash};
-use crate::telemetry::Metrics;
+use crate::telemetry::heartbeat::BEAT;
+use crate::telemetry::{Metrics, Pulse};
 
 /// While misconfigured, a probe goes out this often.
 const MISCONFIGURED_PROBE: Duration = Duration::from_secs(30);
@@ -181,6 +182,7 @@ impl Gate {
         oldest: Sequence,
         not_before: Option<Instant>,
         drain: &CancellationToken,
+        pulse: &Pulse,
     ) -> Result<Permit, Stopping> {
         let _waiting = Waiting { gate: self, lane };
         loop {
@@ -193,6 +195,7 @@ impl Gate {
                 }
                 Decision::Wait(until) => until,
             };
+            pulse.beat();
             let draining = drain.is_cancelled();
             if draining && !self.may_be_up() {
                 return Err(Stopping);
@@ -200,6 +203,7 @@ impl Gate {
             tokio::select! {
                 () = changed => {}
                 () = sleep_until(until) => {}
+                () = tokio::time::sleep(BEAT) => {}
                 () = drain.cancelled(), if !draining => {}
             }
         }

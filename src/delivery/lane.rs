@@ -20,6 +20,8 @@ use super::work::Work;
 use super::{Shared, Stop};
 use crate::config::OnUnknown;
 use crate::queue::{LaneCursor, LaneStart, Log, ReadLimit, Sequence, Settlement, StoreError};
+use crate::telemetry::Pulse;
+use crate::telemetry::heartbeat::{BEAT, STUCK};
 use crate::telemetry::ledger::DeadLetterReason;
 use crate::upstream::{Answer, BatchSink, SendError};
 
@@ -60,6 +62,7 @@ pub(super) struct Lane<L, S> {
     saved_position: Sequence,
     passed_at: Option<Instant>,
     rng: StdRng,
+    pulse: Pulse,
 }
 
 impl<L: Log, S: BatchSink> Lane<L, S> {
@@ -83,7 +86,9 @@ impl<L: Log, S: BatchSink> Lane<L, S> {
         };
         let window = Window::new(start, limit);
         let seed = shared.settings.seed.wrapping_add(index as u64);
+        let beats = &shared.metrics.heartbeats;
         Self {
+            pulse: beats.part(format!("delivery lane {index}"), &shared.clock),
             index,
             saved_position: window.position(),
             window,
@@ -168,6 +173,7 @@ impl<L: Log, S: BatchSink> Lane<L, S> {
     async fn wait_for_batch(&mut self) -> Result<BatchLimit, Ended> {
         let mut failures = 0;
         loop {
+            self.pulse.beat();
             let limit = self.shared.gate.batch_limit();
             if self.window.wants_refill(limit)
                 && let Err(error) = self.window.refill(&self.log).await
@@ -214,7 +220,7 @@ impl<L: Log, S: BatchSink> Lane<L, S> {
     async fn linger(&self, left: Duration, missing: ReadLimit) -> bool {
         let mut flushing = self.shared.board.flushing.subscribe();
         tokio::select! {
-            () = tokio::time::sleep(left) => true,
+            () = tokio::time::sleep(left.min(BEAT)) => left <= BEAT,
             () = self.stop.drain.cancelled() => true,
             _ = flushing.wait_for(|count| *count > 0) => true,
             () = self.log.committed(self.window.position(), self.window.partitions(), missing)
@@ -243,6 +249,7 @@ impl<L: Log, S: BatchSink> Lane<L, S> {
         tokio::select! {
             () = self.log.committed(position, self.window.partitions(), next) => {}
             () = passed => {}
+            () = tokio::time::sleep(BEAT) => {}
             () = self.stop.drain.cancelled() => {}
         }
         Ok(())
@@ -262,6 +269,7 @@ impl<L: Log, S: BatchSink> Lane<L, S> {
             self.save().await?;
         }
         let (result, took) = self.send().await;
+        self.pulse.beat();
         self.act(&result, took, permit).await
     }
 
@@ -279,13 +287,15 @@ impl<L: Log, S: BatchSink> Lane<L, S> {
         // What is settled is not to wait for what comes next.
         self.save_pending().await?;
         self.show(LaneState::Waiting);
-        let entered = gate.enter(self.index, oldest, not_before, &self.stop.drain).await;
+        let entered =
+            gate.enter(self.index, oldest, not_before, &self.stop.drain, &self.pulse).await;
         entered.map(Some).map_err(|_stopping| Ended::Stopped)
     }
 
     /// Sends the trial, and reads ahead meanwhile.
     async fn send(&mut self) -> (Result<Answer, SendError>, Duration) {
         self.show(LaneState::Sending);
+        self.pulse.within(self.shared.settings.upstream_timeout + STUCK);
         let metrics = &self.shared.metrics;
         let begun = Instant::now();
         let nothing = (Err(SendError::Connect(String::new())), Duration::ZERO);
@@ -432,6 +442,7 @@ impl<L: Log, S: BatchSink> Lane<L, S> {
         *failures = failures.saturating_add(1);
         self.shared.board.update(self.index, |lane| lane.last_error = Some(error.to_string()));
         self.show(LaneState::StoreFailing);
+        self.pulse.within(self.shared.backoff.ceiling(*failures) + STUCK);
         let wait = self.shared.backoff.full_jitter(*failures, &mut self.rng);
         tokio::select! {
             () = tokio::time::sleep(wait) => Ok(()),

@@ -1,5 +1,6 @@
 //! Delivery as a whole, against a log in memory and an upstream that does as it is told.
 
+mod heartbeats;
 mod memory;
 mod model;
 mod scenarios;
@@ -31,6 +32,7 @@ fn settings(lanes: usize) -> Settings {
             compress: Compress::None,
         },
         max_age: None,
+        upstream_timeout: Duration::from_secs(60),
         dead_letters_full: DeadLettersFull::Pause,
         seed: 1,
     }

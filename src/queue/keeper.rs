@@ -19,7 +19,8 @@ use super::engine::EngineError;
 use super::generations::Generations;
 use super::state::{Change, LaneRecord, StateDb, put_lane, remove_generation, remove_lane, reseat};
 use super::{DeadLetter, LaneCursor, LaneStart, Sequence, Settlement, StoreError};
-use crate::telemetry::Ledger;
+use crate::telemetry::heartbeat::BEAT;
+use crate::telemetry::{Ledger, Pulse};
 
 /// How long a cursor may be in the operating system only.
 const SYNC_EVERY: Duration = Duration::from_millis(100);
@@ -70,6 +71,7 @@ pub(super) struct Keeper {
     pub(super) ledger: Arc<Ledger>,
     /// When the oldest cursor that is not yet synced was written.
     pub(super) unsynced_since: Option<Instant>,
+    pub(super) pulse: Pulse,
 }
 
 /// What is answered once the group's changes are written.
@@ -95,13 +97,19 @@ impl Keeper {
         }
     }
 
-    /// Waits for a task; syncs when it is due.
+    /// Waits for a task, beating; syncs when it is due.
     fn next(&mut self) -> Option<Task> {
         loop {
-            let Some(since) = self.unsynced_since else { return self.tasks.recv().ok() };
-            match self.tasks.recv_timeout(SYNC_EVERY.saturating_sub(since.elapsed())) {
-                Ok(task) => return Some(task),
+            self.pulse.beat();
+            let due =
+                self.unsynced_since.map_or(BEAT, |at| SYNC_EVERY.saturating_sub(at.elapsed()));
+            match self.tasks.recv_timeout(due) {
+                Ok(task) => {
+                    self.pulse.beat();
+                    return Some(task);
+                }
                 Err(RecvTimeoutError::Disconnected) => return None,
+                Err(RecvTimeoutError::Timeout) if self.unsynced_since.is_none() => {}
                 Err(RecvTimeoutError::Timeout) => {
                     if let Err(error) = self.sync() {
                         error!(error = %error, "the cursors could not be synced; trying again");

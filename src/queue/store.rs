@@ -115,6 +115,7 @@ impl Queue {
             generations: Arc::clone(&opened.generations),
             ledger: Arc::clone(&metrics.ledger),
             unsynced_since: None,
+            pulse: metrics.heartbeats.part("queue's keeper", &clock),
         };
         let writer = Writer {
             requests: waiting_requests,
@@ -125,6 +126,7 @@ impl Queue {
             generations: Arc::clone(&opened.generations),
             tail: Arc::clone(&tail),
             metrics: Arc::clone(&metrics),
+            pulse: metrics.heartbeats.part("queue's writer", &clock),
             clock,
             readiness: Arc::clone(&readiness),
             max_bytes: options.max_bytes,

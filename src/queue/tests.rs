@@ -1,6 +1,8 @@
 //! The queue as a whole, against what it promises: on disk before the answer, counted right,
 //! readable from any place, and all there again after a crash.
 
+mod heartbeats;
+
 use std::borrow::Cow;
 use std::path::Path;
 use std::sync::Arc;

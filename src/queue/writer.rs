@@ -20,7 +20,8 @@ use super::state::{Change, GenerationRecord, Sealed, put_generation, reserve};
 use super::tail::Tail;
 use super::{AppendError, Appended, Readiness, Sequence, Submission};
 use crate::clock::Clock;
-use crate::telemetry::Metrics;
+use crate::telemetry::heartbeat::BEAT;
+use crate::telemetry::{Metrics, Pulse};
 
 const GROUP_EVENTS: usize = 1024;
 const GROUP_BYTES: usize = 1024 * 1024;
@@ -71,6 +72,7 @@ pub(super) struct Writer {
     /// How often written data is synced; none: with each commit.
     pub(super) interval: Option<Duration>,
     pub(super) unsynced_since: Option<Instant>,
+    pub(super) pulse: Pulse,
 }
 
 /// Why a group was not committed.
@@ -103,16 +105,25 @@ impl Writer {
         self.leave_unused_reserve();
     }
 
-    /// Waits for a request; with durability `interval`, syncs meanwhile.
+    /// Waits for a request, beating; with durability `interval`, syncs meanwhile.
     fn next_request(&mut self) -> Option<Request> {
         loop {
-            let (Some(since), Some(interval)) = (self.unsynced_since, self.interval) else {
-                return self.requests.recv().ok();
+            self.pulse.beat();
+            let due = match (self.unsynced_since, self.interval) {
+                (Some(since), Some(interval)) => interval.saturating_sub(since.elapsed()),
+                _ => BEAT,
             };
-            match self.requests.recv_timeout(interval.saturating_sub(since.elapsed())) {
-                Ok(request) => return Some(request),
+            match self.requests.recv_timeout(due.min(BEAT)) {
+                Ok(request) => {
+                    self.pulse.beat();
+                    return Some(request);
+                }
                 Err(RecvTimeoutError::Disconnected) => return None,
-                Err(RecvTimeoutError::Timeout) => self.sync_if_due(interval),
+                Err(RecvTimeoutError::Timeout) => {
+                    if let Some(interval) = self.interval {
+                        self.sync_if_due(interval);
+                    }
+                }
             }
         }
     }

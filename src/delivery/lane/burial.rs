@@ -6,6 +6,7 @@ use super::{Ended, Lane};
 use crate::config::{DeadLettersFull, EventKind};
 use crate::delivery::status::LaneState;
 use crate::queue::{DeadLetter, Log, QueuedEvent, StoreError};
+use crate::telemetry::heartbeat::STUCK;
 use crate::telemetry::ledger::{DeadLetterReason, DropReason};
 use crate::upstream::{Answer, BatchSink, SendError};
 
@@ -123,6 +124,7 @@ impl<L: Log, S: BatchSink> Lane<L, S> {
         }
         *failures = failures.saturating_add(1);
         self.show(LaneState::DeadLettersFull);
+        self.pulse.within(RETRY + STUCK);
         tokio::select! {
             () = self.shared.board.dead_letters_freed.notified() => Ok(()),
             () = tokio::time::sleep(RETRY) => Ok(()),

@@ -82,6 +82,11 @@ impl FakeUpstream {
         Self { inner: Arc::new(Mutex::new(inner)), latency: Duration::from_millis(20) }
     }
 
+    /// The same, slower: each answer takes this long.
+    pub(super) fn with_latency(self, latency: Duration) -> Self {
+        Self { latency, ..self }
+    }
+
     pub(super) fn react(&self, react: impl FnMut(&[Arrived]) -> Reaction + Send + 'static) {
         self.inner.lock().unwrap().react = Box::new(react);
     }
