@@ -7,6 +7,7 @@
 
 mod api;
 mod body;
+mod descriptors;
 mod events;
 mod host;
 mod http_metrics;
@@ -24,6 +25,7 @@ mod tests;
 mod timed_stream;
 
 pub use api::{Activity, ApiListener, ApiState};
+pub use descriptors::raise_limit;
 pub use listener::Stop;
 pub use ops::{Health, OpsListener, OpsState, readiness_text};
 pub use passed::{Gmfy, GmfyClient};

@@ -181,11 +181,11 @@ impl Sidecar {
                 Ok(())
             }
         });
-        tasks.spawn("key watch", {
+        tasks.spawn("watch of the key and certificates", {
             let stop = stops.watches.clone();
             let upstream = upstream.clone();
             async move {
-                upstream.watch_key(stop).await;
+                upstream.watch_files(stop).await;
                 Ok(())
             }
         });

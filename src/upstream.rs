@@ -1,6 +1,7 @@
 //! The client of GMFY: one table of its calls, one place that knows its key.
 
 mod call;
+mod certificates;
 mod clients;
 mod exchange;
 mod failure;
@@ -110,12 +111,14 @@ pub struct Upstream {
 
 #[derive(Debug)]
 struct Shared {
-    clients: Clients,
+    /// Replaced when a file of certificates changes.
+    clients: watch::Sender<Clients>,
     /// Ends with `/`; every path is appended to it.
     base: Url,
     /// Without `/` at its start, with one at its end.
     unread_path: String,
     timeout: Duration,
+    certificates: certificates::Watched,
     key: watch::Sender<ApiKey>,
     key_file: Option<PathBuf>,
     /// One permit for each call that is passed through, until its answer is read.
@@ -143,8 +146,11 @@ impl Upstream {
             (None, None) => return Err(BuildError::NoKey),
         };
         let connections = reads_connections.clamp(1, Semaphore::MAX_PERMITS);
+        // Before the clients: what changes in between is seen as a change.
+        let certificates = certificates::Watched::new(settings, &base, connections);
         let shared = Shared {
-            clients: Clients::new(settings, &base, connections)?,
+            clients: watch::Sender::new(Clients::new(settings, &base, connections)?),
+            certificates,
             base,
             unread_path,
             timeout: settings.timeout,
@@ -162,13 +168,13 @@ impl Upstream {
         Self { clock, ..self }
     }
 
-    /// The same with another interval at which the key's file is read again.
+    /// The same with another interval at which the files are read again.
     #[must_use]
     pub fn with_key_poll(self, key_poll: Duration) -> Self {
         Self { key_poll, ..self }
     }
 
-    /// Tells of each replaced key: what a wrong one had stopped may go on.
+    /// Tells of each replaced key or certificate: what a wrong one had stopped may go on.
     #[must_use]
     pub fn key_changes(&self) -> watch::Receiver<ApiKey> {
         self.shared.key.subscribe()
@@ -179,14 +185,23 @@ impl Upstream {
         self.shared.key.send_replace(key);
     }
 
-    /// Follows `upstream.api_key_file` until `token` is cancelled; without one, just waits.
-    pub async fn watch_key(self, token: CancellationToken) {
-        match self.shared.key_file.clone() {
-            Some(file) => {
-                key::watch_file(file, self.key_poll, self.shared.key.clone(), token).await;
+    /// Follows `upstream.api_key_file` and the files of certificates until `token` is cancelled.
+    pub async fn watch_files(self, token: CancellationToken) {
+        let shared = &self.shared;
+        let key = async {
+            match shared.key_file.clone() {
+                Some(file) => {
+                    key::watch_file(file, self.key_poll, shared.key.clone(), token.clone()).await;
+                }
+                None => token.cancelled().await,
             }
-            None => token.cancelled().await,
-        }
+        };
+        let certificates = shared.certificates.follow(self.key_poll, &token, |clients| {
+            shared.clients.send_replace(clients);
+            // The key is the same; what watches it tries again.
+            shared.key.send_modify(|_| ());
+        });
+        tokio::join!(key, certificates);
     }
 
     /// A GET of GMFY, retried a few times within the timeout when it fails on the way. `query` is
@@ -245,15 +260,16 @@ impl Upstream {
                 return Err(SendError::Connect(busy.to_owned()));
             }
         };
+        let clients = shared.clients.borrow().clone();
         let result = if request.method() == Method::GET {
             let mut extensions = http::Extensions::new();
-            let sent = shared.clients.reads.execute_with_extensions(request, &mut extensions);
+            let sent = clients.reads.execute_with_extensions(request, &mut extensions);
             let sent = timeout_at(deadline, sent).await;
             let attempts = extensions.get::<Attempts>().copied().unwrap_or_default();
             record.retried(attempts.0.saturating_sub(1));
             sent.map(|answer| answer.map_err(|error| classify_read(&error)))
         } else {
-            let sent = timeout_at(deadline, shared.clients.once.execute(request)).await;
+            let sent = timeout_at(deadline, clients.once.execute(request)).await;
             sent.map(|answer| answer.map_err(|error| classify(&error)))
         };
         let result = result.unwrap_or(Err(SendError::Timeout));
@@ -300,7 +316,8 @@ impl Shared {
             .map_err(|_| SendError::Connect("the Idempotency-Key is no header".to_owned()))?;
         request.headers_mut().insert(IDEMPOTENCY_KEY, key);
         *request.body_mut() = Some(body.into());
-        let answer = timeout_at(deadline, self.clients.deliveries.execute(request))
+        let client = self.clients.borrow().deliveries.clone();
+        let answer = timeout_at(deadline, client.execute(request))
             .await
             .map_err(|_| SendError::Timeout)?
             .map_err(|error| classify(&error))?;

@@ -21,6 +21,7 @@ pub(super) fn run(arguments: &SettingsArgs) -> Result<ExitCode, Failure> {
     let sources = arguments.sources();
     let settings = load(&sources)?.settings;
     let log = start_log(&settings)?;
+    crate::http::raise_limit();
     let runtime = runtime(&settings)?;
     let outcome = runtime.block_on(async {
         let mut signals = Signals::new()?;

@@ -119,11 +119,20 @@ pub(crate) static SCHEMA: &[Setting] = &[
     setting!(api.max_batch_events = "100000", Count { min: 1, max: 10_000_000 }, Reload, open;
         "The most events in a request."),
     setting!(api.max_connections = "1024", Count { min: 1, max: 1_000_000 }, Reload, open;
-        "The most connections at a time."),
+        "The most connections at a time; no more than the limit of open files leaves room for. "
+        "Further ones wait."),
+    setting!(api.max_requests = "1024", Count { min: 1, max: 1_000_000 }, Reload, open;
+        "The most requests under way at a time, on all connections; further ones are answered 503."),
+    setting!(api.body_memory = "64MiB", Size { min: 1, max: 64 * GIB }, Reload, open;
+        "The memory that the bodies under way may take together, beyond the first 64 KiB of each; a "
+        "request that finds none is answered 503. There is room for 2 bodies of api.max_body in any "
+        "case: one as it was sent, and decompressed."),
     setting!(api.head_timeout = "30s", Period::POSITIVE, Reload, open;
-        "How long the head of a request may take; then the connection is closed."),
+        "How long the head of a request may take, and how long a connection may be idle; then it is "
+        "closed."),
     setting!(api.body_timeout = "30s", Period::POSITIVE, Reload, open;
-        "How long a body may stall; then the answer is 408."),
+        "How long a body may stall (and ten times that, how long it may take); then the answer is "
+        "408. And how long a caller may take no more of an answer; then the connection is closed."),
     setting!(ops.listen = "0.0.0.0:7461", Address, Restart, open;
         "Where /metrics, /livez, /readyz and /startupz answer, and nothing else."),
     setting!(admin.listen = "127.0.0.1:7462", Address, Restart, open;
@@ -270,6 +279,8 @@ fn blank() -> Settings {
             max_event: 0,
             max_batch_events: 0,
             max_connections: 0,
+            max_requests: 0,
+            body_memory: 0,
             head_timeout: zero,
             body_timeout: zero,
         },

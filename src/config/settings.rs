@@ -38,6 +38,8 @@ pub struct Api {
     pub max_event: usize,
     pub max_batch_events: usize,
     pub max_connections: usize,
+    pub max_requests: usize,
+    pub body_memory: usize,
     pub head_timeout: Duration,
     pub body_timeout: Duration,
 }

@@ -11,8 +11,10 @@ use axum::extract::{Request, State};
 use futures_util::FutureExt as _;
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use http::{HeaderMap, Method, Response};
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::body::Body;
+use super::descriptors::connections_within;
 use super::events::{self, BatchForm};
 use super::host::AllowedHosts;
 use super::http_metrics::HttpMetrics;
@@ -71,8 +73,11 @@ impl ApiListener {
         if let Some(path) = &settings.unix_socket {
             sockets.push(Socket::unix(path, settings.unix_socket_mode).await?);
         }
-        let limits =
-            Limits { connections: settings.max_connections, head_timeout: settings.head_timeout };
+        let limits = Limits {
+            connections: connections_within("api.max_connections", settings.max_connections),
+            head_timeout: settings.head_timeout,
+            write_timeout: settings.body_timeout,
+        };
         Ok(Self { sockets, limits })
     }
 
@@ -93,7 +98,8 @@ impl ApiListener {
         let service = Service {
             hosts: AllowedHosts::new(&settings.allowed_hosts),
             keys: settings.keys.clone(),
-            body: BodyLimits { max_body: settings.max_body, timeout: settings.body_timeout },
+            body: BodyLimits::new(settings.max_body, settings.body_timeout, settings.body_memory),
+            places: Semaphore::new(settings.max_requests),
             metrics: HttpMetrics::new(Arc::clone(&state.metrics)),
             request_ids: RequestIds::default(),
             activity,
@@ -109,6 +115,8 @@ struct Service<A, G> {
     hosts: AllowedHosts,
     keys: Vec<Secret>,
     body: BodyLimits,
+    /// For each request that is under way.
+    places: Semaphore,
     metrics: HttpMetrics,
     request_ids: RequestIds,
     activity: Activity,
@@ -126,7 +134,7 @@ async fn handle<A: Appender, G: Gmfy>(
     let path = head.uri.path();
     let matched = matched(path);
     let answer = match service.admit(&head) {
-        Ok(()) => {
+        Ok(_place) => {
             let answer = service.answer(matched, &head, body);
             // Whatever a defect leaves behind is in this one request.
             let caught = AssertUnwindSafe(answer).catch_unwind().await;
@@ -161,13 +169,19 @@ async fn handle<A: Appender, G: Gmfy>(
 }
 
 impl<A: Appender, G: Gmfy> Service<A, G> {
-    /// What every request must keep.
-    fn admit(&self, head: &http::request::Parts) -> Result<(), Problem> {
+    /// What every request must keep; gives it its place.
+    fn admit(&self, head: &http::request::Parts) -> Result<SemaphorePermit<'_>, Problem> {
         self.hosts.check(&head.uri, &head.headers, head.version)?;
+        self.authenticate(&head.headers)?;
+        let busy = "As many requests are under way as api.max_requests allows.";
+        self.places.try_acquire().map_err(|_| Problem::busy(busy))
+    }
+
+    fn authenticate(&self, headers: &HeaderMap) -> Result<(), Problem> {
         if self.keys.is_empty() {
             return Ok(());
         }
-        let sent = head.headers.get("x-api-key").map_or(&[][..], |key| key.as_bytes());
+        let sent = headers.get("x-api-key").map_or(&[][..], |key| key.as_bytes());
         // All are compared, so that the time tells nothing about which one is near.
         let matches = self.keys.iter().filter(|key| key.matches(sent)).count();
         if matches > 0 { Ok(()) } else { Err(Problem::unauthorized()) }
@@ -183,19 +197,19 @@ impl<A: Appender, G: Gmfy> Service<A, G> {
             Action::PostEvent => {
                 self.activity.note();
                 require_json(&head.headers)?;
-                let body = request_body::read(body, &head.headers, self.body).await?;
+                let body = request_body::read(body, &head.headers, &self.body).await?;
                 // `Idempotency-Key` has its place here: it names the submission.
                 let appended =
-                    events::post_one(&self.state.rules, &self.state.appender, body).await?;
+                    events::post_one(&self.state.rules, &self.state.appender, body.bytes).await?;
                 Ok(events::accepted(&appended))
             }
             Action::PostBatch => {
                 self.activity.note();
                 let form = batch_form(&head.headers)?;
                 let lenient = prefer::is_lenient(&head.headers);
-                let body = request_body::read(body, &head.headers, self.body).await?;
+                let body = request_body::read(body, &head.headers, &self.body).await?;
                 let (rules, appender) = (&self.state.rules, &self.state.appender);
-                let taken = events::post_batch(rules, appender, body, form, lenient).await?;
+                let taken = events::post_batch(rules, appender, body.bytes, form, lenient).await?;
                 if !lenient {
                     return Ok(events::accepted(&taken.appended));
                 }
@@ -208,9 +222,9 @@ impl<A: Appender, G: Gmfy> Service<A, G> {
             }
             Action::Write(call) => {
                 require_json(&head.headers)?;
-                let body = request_body::read(body, &head.headers, self.body).await?;
+                let body = request_body::read(body, &head.headers, &self.body).await?;
                 let content_type = head.headers.get(CONTENT_TYPE).cloned();
-                Ok(passed::back(self.state.gmfy.post(&call, content_type, body).await?))
+                Ok(passed::back(self.state.gmfy.post(&call, content_type, body.bytes).await?))
             }
         }
     }

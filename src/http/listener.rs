@@ -15,13 +15,22 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
 use super::socket::{Socket, Stream};
-use super::timed_stream::TimedStream;
+use super::timed_stream::{Patience, TimedStream};
 
 /// Bytes of a request's head, and of HTTP/2's header list.
 const MAX_HEAD: usize = 64 * 1024;
 const MAX_HEADERS: usize = 100;
 /// Requests at once on one HTTP/2 connection.
 const MAX_STREAMS: u32 = 128;
+/// What a peer may send on an HTTP/2 connection before it is read, in bytes, and on each stream.
+const CONNECTION_WINDOW: u32 = 1024 * 1024;
+const STREAM_WINDOW: u32 = 256 * 1024;
+/// Answers that wait for a peer to read, on each stream of HTTP/2, in bytes.
+const STREAM_SEND_BUFFER: usize = 64 * 1024;
+/// Streams that a peer opened and reset before they were looked at, and those that we reset for its
+/// errors; a peer with more of either is hung up on (CVE-2023-44487, CVE-2025-8671).
+const RESET_STREAMS: usize = 32;
+const ERROR_STREAMS: usize = 128;
 /// Wait after an accept that failed for want of descriptors or memory.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
@@ -32,6 +41,8 @@ pub(super) struct Limits {
     pub(super) connections: usize,
     /// For a request's head, counted from the connection's start or the end of the answer before.
     pub(super) head_timeout: Duration,
+    /// For a peer to read its answer.
+    pub(super) write_timeout: Duration,
 }
 
 /// How a listener is told to stop.
@@ -66,6 +77,7 @@ async fn accept_loop(
 ) {
     let http = protocol(limits.head_timeout);
     let mut connections = JoinSet::new();
+    let mut accepting = true;
     loop {
         // Room first: what can't be served yet waits outside.
         let accepted = async {
@@ -78,6 +90,7 @@ async fn accept_loop(
             Some(_) = connections.join_next() => {}
             (place, stream) = accepted => match stream {
                 Ok(stream) => {
+                    accepting = true;
                     let connection =
                         connection(stream, http.clone(), router.clone(), limits, stop.clone());
                     connections.spawn(async move {
@@ -85,7 +98,18 @@ async fn accept_loop(
                         drop(place);
                     });
                 }
-                Err(error) => accept_failed(&error, &stop).await,
+                Err(error) if was_gone(&error) => {}
+                Err(error) => {
+                    // For want of descriptors or memory: a short wait lets some be freed. Told
+                    // once, since it would fill the log until they are.
+                    if std::mem::take(&mut accepting) {
+                        warn!(%error, "connections can't be accepted; trying again and again");
+                    }
+                    tokio::select! {
+                        () = tokio::time::sleep(ACCEPT_PAUSE) => {}
+                        () = stop.drain.cancelled() => {}
+                    }
+                }
             }
         }
     }
@@ -94,19 +118,10 @@ async fn accept_loop(
     while connections.join_next().await.is_some() {}
 }
 
-/// A connection that was gone before it was accepted costs nothing; for want of descriptors or
-/// memory, a short wait lets some be freed.
-async fn accept_failed(error: &io::Error, stop: &Stop) {
+/// Whether a connection ended before it was accepted, which costs nothing.
+fn was_gone(error: &io::Error) -> bool {
     use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted};
-    if matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted)
-    {
-        return;
-    }
-    warn!(%error, "a connection could not be accepted; waiting for room");
-    tokio::select! {
-        () = tokio::time::sleep(ACCEPT_PAUSE) => {}
-        () = stop.drain.cancelled() => {}
-    }
+    matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted)
 }
 
 fn protocol(head_timeout: Duration) -> Builder<TokioExecutor> {
@@ -120,6 +135,11 @@ fn protocol(head_timeout: Duration) -> Builder<TokioExecutor> {
     http.http2()
         .timer(TokioTimer::new())
         .max_concurrent_streams(MAX_STREAMS)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .initial_stream_window_size(STREAM_WINDOW)
+        .max_send_buf_size(STREAM_SEND_BUFFER)
+        .max_pending_accept_reset_streams(RESET_STREAMS)
+        .max_local_error_reset_streams(ERROR_STREAMS)
         .max_header_list_size(u32::try_from(MAX_HEAD).unwrap_or(u32::MAX))
         .keep_alive_interval(head_timeout)
         .keep_alive_timeout(head_timeout);
@@ -146,7 +166,8 @@ async fn speak<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
     limits: Limits,
     stop: &Stop,
 ) {
-    let io = TokioIo::new(TimedStream::new(stream, limits.head_timeout));
+    let patience = Patience { first: limits.head_timeout, write: limits.write_timeout };
+    let io = TokioIo::new(TimedStream::new(stream, patience));
     let connection = http.serve_connection(io, TowerToHyperService::new(router));
     tokio::pin!(connection);
     let ended = tokio::select! {

@@ -100,7 +100,11 @@ impl OpsListener {
             })
             .fallback(async || Problem::not_among(PATHS).into_response())
             .with_state(state);
-        let limits = Limits { connections: CONNECTIONS, head_timeout: HEAD_TIMEOUT };
+        let limits = Limits {
+            connections: CONNECTIONS,
+            head_timeout: HEAD_TIMEOUT,
+            write_timeout: HEAD_TIMEOUT,
+        };
         listener::serve(vec![self.socket], router, limits, stop).await;
     }
 }

@@ -148,6 +148,11 @@ impl Problem {
         Self::new(&TOO_LARGE, detail)
     }
 
+    /// Too much is under way; says of what.
+    pub(super) fn busy(why: &'static str) -> Self {
+        Self::new(&BUSY, why).retry_after(1)
+    }
+
     pub(super) fn bad_host(why: &'static str) -> Self {
         Self::new(&BAD_HOST, why)
     }

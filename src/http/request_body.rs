@@ -1,6 +1,7 @@
 //! A request's body, whole: within its limits, in time, decompressed.
 
 use std::io::{self, BufRead, Read};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -8,21 +9,42 @@ use http::header::{CONTENT_ENCODING, CONTENT_LENGTH};
 use http::{HeaderMap, HeaderValue};
 use http_body::Body;
 use http_body_util::BodyExt as _;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout_at};
 
 use super::problem::Problem;
 
 /// What a body may take.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct BodyLimits {
     /// In bytes, both as sent and decompressed.
     pub(super) max_body: usize,
     /// The longest wait for more of it.
     pub(super) timeout: Duration,
+    /// In bytes, what all bodies together may take beyond [`FREE`] each.
+    pub(super) memory: Arc<Semaphore>,
+}
+
+impl BodyLimits {
+    /// A body always fits, as sent and decompressed, where there is no other.
+    pub(super) fn new(max_body: usize, timeout: Duration, memory: usize) -> Self {
+        let permits = memory.max(max_body.saturating_mul(2)).min(Semaphore::MAX_PERMITS);
+        let memory = Arc::new(Semaphore::new(permits));
+        Self { max_body, timeout, memory }
+    }
+}
+
+/// A body, and its share of the memory for bodies while it is kept.
+#[derive(Debug)]
+pub(super) struct Whole {
+    pub(super) bytes: Bytes,
+    _memory: Memory,
 }
 
 /// The whole body may take this many times [`BodyLimits::timeout`]: a trickle ends too.
 const TOTAL_TIMEOUTS: u32 = 10;
+/// What each body may take without asking whether there is memory, in bytes.
+const FREE: usize = 64 * 1024;
 /// What is reserved for a body at first, in bytes: memory is spent on what came, not on promises.
 const FIRST_CAPACITY: usize = 64 * 1024;
 /// How much is decompressed before other tasks get their turn, in bytes.
@@ -41,26 +63,61 @@ enum Encoding {
 pub(super) async fn read<B>(
     body: B,
     headers: &HeaderMap,
-    limits: BodyLimits,
-) -> Result<Bytes, Problem>
+    limits: &BodyLimits,
+) -> Result<Whole, Problem>
 where
     B: Body<Data = Bytes> + Unpin + Send,
     B::Error: Send,
 {
     let encoding = encoding(headers)?;
-    let sent = collect(body, headers, limits).await?;
-    match encoding {
-        Encoding::Identity => Ok(sent),
+    let mut memory = Memory::of(limits);
+    let sent = collect(body, headers, limits, &mut memory).await?;
+    let bytes = match encoding {
+        Encoding::Identity => sent,
         // GMFY's client sends no such thing, but an empty body has nothing to decompress.
-        Encoding::Gzip | Encoding::Zstd if sent.is_empty() => Ok(sent),
+        Encoding::Gzip | Encoding::Zstd if sent.is_empty() => sent,
         Encoding::Gzip => {
             let decoder = flate2::bufread::MultiGzDecoder::new(&*sent);
-            decompress(decoder, limits.max_body).await
+            decompress(decoder, limits.max_body, &mut memory).await?
         }
         Encoding::Zstd => {
             let decoder = zstd_decoder(&*sent).map_err(|error| Problem::bad_encoding(&error))?;
-            decompress(decoder, limits.max_body).await
+            decompress(decoder, limits.max_body, &mut memory).await?
         }
+    };
+    Ok(Whole { bytes, _memory: memory })
+}
+
+/// What one body holds of the memory for all.
+#[derive(Debug)]
+struct Memory {
+    pool: Arc<Semaphore>,
+    held: Option<OwnedSemaphorePermit>,
+    /// What the body takes so far, in bytes.
+    taken: usize,
+}
+
+impl Memory {
+    fn of(limits: &BodyLimits) -> Self {
+        Self { pool: Arc::clone(&limits.memory), held: None, taken: 0 }
+    }
+
+    /// Takes more, or refuses the body: bodies that waited for one another's memory would all wait.
+    fn take(&mut self, bytes: usize) -> Result<(), Problem> {
+        self.taken = self.taken.saturating_add(bytes);
+        let held = self.held.as_ref().map_or(0, OwnedSemaphorePermit::num_permits);
+        let Some(more) = self.taken.saturating_sub(FREE + held).checked_sub(1) else {
+            return Ok(());
+        };
+        let more = u32::try_from(more + 1).unwrap_or(u32::MAX);
+        let permit = Arc::clone(&self.pool)
+            .try_acquire_many_owned(more)
+            .map_err(|_| Problem::busy("The bodies under way fill api.body_memory."))?;
+        match &mut self.held {
+            Some(held) => held.merge(permit),
+            None => self.held = Some(permit),
+        }
+        Ok(())
     }
 }
 
@@ -79,7 +136,12 @@ fn encoding(headers: &HeaderMap) -> Result<Encoding, Problem> {
     }
 }
 
-async fn collect<B>(mut body: B, headers: &HeaderMap, limits: BodyLimits) -> Result<Bytes, Problem>
+async fn collect<B>(
+    mut body: B,
+    headers: &HeaderMap,
+    limits: &BodyLimits,
+    memory: &mut Memory,
+) -> Result<Bytes, Problem>
 where
     B: Body<Data = Bytes> + Unpin + Send,
     B::Error: Send,
@@ -109,6 +171,7 @@ where
         if first.len() + whole.len() + data.len() > limits.max_body {
             return Err(Problem::body_too_large(limits.max_body));
         }
+        memory.take(data.len())?;
         // Most bodies come in one piece, and are not copied.
         if first.is_empty() && whole.is_empty() {
             first = data;
@@ -135,7 +198,11 @@ fn zstd_decoder<R: BufRead>(sent: R) -> io::Result<zstd::stream::read::Decoder<'
 }
 
 /// Decompresses until the end or the limit, whichever comes first: a bomb ends at the limit.
-async fn decompress(mut decoder: impl Read + Send, max_body: usize) -> Result<Bytes, Problem> {
+async fn decompress(
+    mut decoder: impl Read + Send,
+    max_body: usize,
+    memory: &mut Memory,
+) -> Result<Bytes, Problem> {
     let mut whole = Vec::new();
     loop {
         let read = decoder
@@ -149,6 +216,7 @@ async fn decompress(mut decoder: impl Read + Send, max_body: usize) -> Result<By
         if read == 0 {
             return Ok(whole.into());
         }
+        memory.take(read)?;
         tokio::task::yield_now().await;
     }
 }
@@ -159,7 +227,11 @@ mod tests {
     use http_body_util::{Full, StreamBody};
     use std::io::Write as _;
 
-    const LIMITS: BodyLimits = BodyLimits { max_body: 100_000, timeout: Duration::from_secs(30) };
+    const TIMEOUT: Duration = Duration::from_secs(30);
+
+    fn limits() -> BodyLimits {
+        BodyLimits::new(100_000, TIMEOUT, 1_000_000)
+    }
 
     fn gzip(bytes: &[u8]) -> Vec<u8> {
         let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
@@ -170,8 +242,8 @@ mod tests {
     async fn read_encoded(sent: Vec<u8>, encoding: &str) -> Result<Bytes, u16> {
         let mut headers = HeaderMap::new();
         headers.insert(CONTENT_ENCODING, encoding.parse().unwrap());
-        let read = read(Full::new(Bytes::from(sent)), &headers, LIMITS).await;
-        read.map_err(|problem| problem.into_response().status().as_u16())
+        let read = read(Full::new(Bytes::from(sent)), &headers, &limits()).await;
+        read.map(|whole| whole.bytes).map_err(|problem| problem.into_response().status().as_u16())
     }
 
     #[tokio::test]
@@ -204,19 +276,44 @@ mod tests {
         assert_eq!(read_encoded(b"[]".to_vec(), "gzip, gzip").await, Err(415));
     }
 
+    /// A body of so many pieces of 1000 bytes.
+    fn pieces(count: usize) -> impl Body<Data = Bytes, Error = std::convert::Infallible> + Unpin {
+        let pieces =
+            (0..count).map(|_| Ok(http_body::Frame::data(Bytes::from_static(&[b'x'; 1000]))));
+        StreamBody::new(futures_util::stream::iter(pieces))
+    }
+
     #[tokio::test]
     async fn a_body_in_pieces_is_put_together_up_to_the_limit() {
-        let pieces = |count: usize| {
-            let pieces = (0..count).map(|_| {
-                Ok::<_, std::convert::Infallible>(http_body::Frame::data(Bytes::from_static(
-                    &[b'x'; 1000],
-                )))
-            });
-            StreamBody::new(futures_util::stream::iter(pieces))
-        };
-        assert_eq!(read(pieces(100), &HeaderMap::new(), LIMITS).await.unwrap().len(), 100_000);
-        let problem = read(pieces(101), &HeaderMap::new(), LIMITS).await.unwrap_err();
+        let whole = read(pieces(100), &HeaderMap::new(), &limits()).await.unwrap();
+        assert_eq!(whole.bytes.len(), 100_000);
+        let problem = read(pieces(101), &HeaderMap::new(), &limits()).await.unwrap_err();
         assert_eq!(problem.into_response().status(), 413);
+    }
+
+    #[tokio::test]
+    async fn bodies_share_a_memory_and_give_it_back() {
+        let limits = BodyLimits { memory: Arc::new(Semaphore::new(50_000)), ..limits() };
+        let headers = HeaderMap::new();
+        // 90,000 bytes each, of which 65,536 are free.
+        let first = read(pieces(90), &headers, &limits).await.unwrap();
+        let second = read(pieces(90), &headers, &limits).await.unwrap();
+        let problem = read(pieces(90), &headers, &limits).await.unwrap_err();
+        assert_eq!(problem.into_response().status(), 503);
+        assert!(read(pieces(65), &headers, &limits).await.is_ok(), "small ones always fit");
+        drop(first);
+        let third = read(pieces(90), &headers, &limits).await.unwrap();
+        drop((second, third));
+        assert_eq!(limits.memory.available_permits(), 50_000);
+        // What it becomes counts too.
+        let mut zipped = HeaderMap::new();
+        zipped.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+        let held = read(pieces(90), &headers, &limits).await.unwrap();
+        let sent = Full::new(Bytes::from(gzip(&[b' '; 99_000])));
+        let problem = read(sent.clone(), &zipped, &limits).await.unwrap_err();
+        assert_eq!(problem.into_response().status(), 503);
+        drop(held);
+        assert_eq!(read(sent, &zipped, &limits).await.unwrap().bytes.len(), 99_000);
     }
 
     #[tokio::test(start_paused = true)]
@@ -227,12 +324,12 @@ mod tests {
         >;
         let stalled: Pieces = Box::pin(futures_util::stream::pending());
         let trickle: Pieces = Box::pin(futures_util::stream::unfold((), |()| async {
-            tokio::time::sleep(LIMITS.timeout / 2).await;
+            tokio::time::sleep(TIMEOUT / 2).await;
             Some((Ok(http_body::Frame::data(Bytes::from_static(b" "))), ()))
         }));
         for (body, seconds) in [(stalled, 30), (trickle, 300)] {
             let began = Instant::now();
-            let read = read(StreamBody::new(body), &HeaderMap::new(), LIMITS).await;
+            let read = read(StreamBody::new(body), &HeaderMap::new(), &limits()).await;
             assert_eq!(read.unwrap_err().into_response().status(), 408);
             assert_eq!(began.elapsed().as_secs(), seconds);
         }

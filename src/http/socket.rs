@@ -80,8 +80,9 @@ impl Socket {
         match self {
             Self::Tcp(listener) => {
                 let (stream, _) = listener.accept().await?;
-                // Answers are small and come at once: waiting for more bytes only delays them.
-                stream.set_nodelay(true)?;
+                // Answers are small and come at once: waiting for more bytes only delays them. It
+                // fails on a connection that is gone already, as its first read will tell.
+                drop(stream.set_nodelay(true));
                 Ok(Stream::Tcp(stream))
             }
             Self::Unix(listener, _) => Ok(Stream::Unix(listener.accept().await?.0)),

@@ -5,6 +5,7 @@ use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use bytes::Bytes;
 use http::HeaderValue;
 use tokio::sync::watch;
 use tokio::time::MissedTickBehavior;
@@ -48,7 +49,9 @@ impl ApiKey {
         if !key.is_ascii() {
             return Err(KeyError::NotAHeader);
         }
-        let mut value = HeaderValue::from_str(key).map_err(|_| KeyError::NotAHeader)?;
+        // The header's bytes are zeroised when the last clone of it is dropped.
+        let owned = Bytes::from_owner(zeroize::Zeroizing::new(key.as_bytes().to_vec()));
+        let mut value = HeaderValue::from_maybe_shared(owned).map_err(|_| KeyError::NotAHeader)?;
         value.set_sensitive(true);
         Ok(Self(value))
     }

@@ -11,6 +11,8 @@ use tokio::task::JoinSet;
 use super::*;
 use crate::config::Secret;
 
+mod certificates;
+
 const CANARY: &str = "canary-key";
 const CREATED: &[u8] = b"HTTP/1.1 201 Created\r\nContent-Length: 2\r\n\r\n[]";
 const UNAVAILABLE: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n";

@@ -58,6 +58,8 @@ const EXAMPLES: &[(&str, &str, &[&str])] = &[
     ("api.max_event", "1KiB", &["0", "17MiB"]),
     ("api.max_batch_events", "10", &["0", "ten"]),
     ("api.max_connections", "10", &["0", "-1"]),
+    ("api.max_requests", "10", &["0", "x"]),
+    ("api.body_memory", "16MiB", &["0", "big"]),
     ("api.head_timeout", "5s", &["0", "5"]),
     ("api.body_timeout", "5s", &["0", "5"]),
     ("ops.listen", "127.0.0.1:0", &["ops"]),

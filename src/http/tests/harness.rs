@@ -119,6 +119,7 @@ pub(super) struct Setup {
     pub(super) keys: Vec<&'static str>,
     pub(super) unix_socket: Option<PathBuf>,
     pub(super) max_connections: Option<usize>,
+    pub(super) max_requests: Option<usize>,
     pub(super) gated: bool,
     pub(super) panics: bool,
     pub(super) failure: Option<SendError>,
@@ -150,6 +151,8 @@ impl Server {
             max_event: 1000,
             max_batch_events: 10,
             max_connections: setup.max_connections.unwrap_or(100),
+            max_requests: setup.max_requests.unwrap_or(100),
+            body_memory: 1_000_000,
             head_timeout: Duration::from_secs(30),
             body_timeout: Duration::from_secs(30),
         };

@@ -147,3 +147,24 @@ async fn a_panic_is_a_500_and_the_server_goes_on() {
     assert_eq!(server.metrics.http_requests.with_label_values(&labels).get(), 1);
     assert_eq!(server.ask("GET /v1/version/", &[], "").await.status, 418);
 }
+
+#[tokio::test]
+async fn more_requests_than_may_be_under_way() {
+    let setup = Setup { max_requests: Some(1), gated: true, ..Setup::default() };
+    let server = Server::with(setup).await;
+    let post = server.post("/v1/events/", EVENT);
+    let refused = async {
+        loop {
+            let answer = server.ask("GET /v1/version/", &[], "").await;
+            if answer.status == 503 {
+                break answer;
+            }
+        }
+    };
+    let answer = tokio::select! {
+        early = post => panic!("the gate is shut: {early:?}"),
+        answer = refused => answer,
+    };
+    assert_eq!(answer.header("retry-after"), Some("1"));
+    insta::assert_snapshot!(told(&answer), @r#"503 {"type":"urn:gmfy-sidecar:problem:busy","title":"Too many requests wait","status":503,"detail":"As many requests are under way as api.max_requests allows."}"#);
+}
