@@ -77,8 +77,6 @@ pub(super) struct Opened {
     pub(super) next: Sequence,
     /// Events ever appended.
     pub(super) appended: u64,
-    /// An operator paused delivery.
-    pub(super) paused: bool,
 }
 
 impl Opened {
@@ -144,7 +142,6 @@ pub(super) fn open(options: &Options) -> Result<Opened, OpenError> {
         current,
         next,
         appended,
-        paused: stored.paused,
     })
 }
 

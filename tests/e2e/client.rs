@@ -19,6 +19,7 @@ pub(crate) struct Connection {
 #[derive(Debug)]
 pub(crate) struct Answer {
     pub(crate) status: u16,
+    pub(crate) retry_after: Option<String>,
     pub(crate) body: Vec<u8>,
 }
 
@@ -72,11 +73,13 @@ impl Connection {
         let status = status.parse().map_err(|_| broken())?;
         let mut length = None;
         let mut chunked = false;
+        let mut retry_after = None;
         loop {
             let line = self.read_line().await?.to_ascii_lowercase();
             match line.split_once(": ") {
                 Some(("content-length", value)) => length = value.parse().ok(),
                 Some(("transfer-encoding", "chunked")) => chunked = true,
+                Some(("retry-after", value)) => retry_after = Some(value.to_owned()),
                 Some(_) => {}
                 None => break,
             }
@@ -95,7 +98,7 @@ impl Connection {
         } else {
             self.read_exactly(length.ok_or_else(broken)?, &mut body).await?;
         }
-        Ok(Answer { status, body })
+        Ok(Answer { status, retry_after, body })
     }
 
     async fn read_exactly(&mut self, size: usize, body: &mut Vec<u8>) -> io::Result<()> {

@@ -33,7 +33,6 @@ pub(crate) struct Process {
 pub(crate) struct Addresses {
     pub(crate) api: SocketAddr,
     pub(crate) ops: SocketAddr,
-    pub(crate) admin: SocketAddr,
 }
 
 /// A process that has ended.
@@ -62,7 +61,6 @@ pub(crate) fn sidecar(folder: &Path, gmfy: &str, sets: &[&str]) -> Command {
     let mut command = binary(["run", "--set", "api.listen=127.0.0.1:0"]);
     command
         .args(["--set", "ops.listen=127.0.0.1:0"])
-        .args(["--set", "admin.listen=127.0.0.1:0"])
         .args(["--set", &format!("queue.dir={}", folder.display())])
         .args(sets.iter().flat_map(|set| ["--set", set]))
         .env("GMFY_URL", gmfy)
@@ -105,18 +103,18 @@ impl Process {
             let line: Value = serde_json::from_str(line).ok()?;
             let address = |name: &str| line[name].as_str()?.parse().ok();
             (line["message"] == "ready").then_some(())?;
-            Some(Addresses {
-                api: address("api.address")?,
-                ops: address("ops.address")?,
-                admin: address("admin.address")?,
-            })
+            Some(Addresses { api: address("api.address")?, ops: address("ops.address")? })
         })
         .await
     }
 
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id().expect("it has not been waited for")
+    }
+
     pub(crate) fn signal(&self, signal: Signal) {
-        let pid = self.child.id().and_then(|id| Pid::from_raw(id.try_into().ok()?));
-        kill_process(pid.expect("it has not been waited for"), signal).unwrap();
+        let pid = self.id().try_into().ok().and_then(Pid::from_raw);
+        kill_process(pid.unwrap(), signal).unwrap();
     }
 
     /// Waits for its end, then looks for the key in all that it said.

@@ -19,6 +19,5 @@
 
 mod support;
 
-mod admin;
 mod http;
 mod metrics;

@@ -1,0 +1,90 @@
+//! Power cuts under load, many times on one disk: nothing acknowledged is lost.
+//!
+//! A cut is the file system's own shutdown: from then on nothing of it reaches the (loop) device,
+//! data, metadata and journal alike. So what the sidecar left to the page cache is gone; what the
+//! device itself would keep in a volatile cache is not simulated.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use rand::rngs::StdRng;
+use rand::{RngExt as _, SeedableRng as _};
+use tokio::task::JoinSet;
+
+use crate::client::{self, Connection};
+use crate::filesystem::{FileSystem, PowerCut};
+use crate::load::{Poster, acknowledged};
+use crate::process::{Process, sidecar};
+use crate::sink::Sink;
+
+const POSTERS: usize = 16;
+
+/// Posts single events and small batches until the connection breaks, or the disk refuses. What is
+/// answered once the cut has begun does not count: an fdatasync that is under way then may succeed
+/// with nothing on disk.
+async fn post_until_cut(api: SocketAddr, mut poster: Poster, cut: Arc<AtomicBool>) -> Poster {
+    let Ok(mut connection) = Connection::open(api).await else { return poster };
+    loop {
+        let count = 1 + poster.next % 7;
+        let before_the_cut = || !cut.load(Ordering::SeqCst);
+        match poster.post(&mut connection, count, before_the_cut).await {
+            Ok(answer) if answer.status == 202 => {}
+            Ok(answer) => {
+                assert!(cut.load(Ordering::SeqCst), "{}: {}", answer.status, answer.text());
+                return poster;
+            }
+            Err(_) => return poster,
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_acknowledged_is_lost_by_a_power_cut() {
+    let disk = match FileSystem::ext4(512) {
+        Ok(disk) => disk,
+        Err(why) => return crate::report(&format!("SKIPPED: power cuts: {why}")),
+    };
+    let rounds = if crate::is_long() { 20 } else { 4 };
+    let seed: u64 = rand::random();
+    crate::report(&format!("power loss: seed {seed}"));
+    let mut rng = StdRng::seed_from_u64(seed);
+    let sink = Sink::start(false).await;
+    let folder = disk.path().join("data");
+    let sets = ["delivery.batch_events=50", "delivery.linger=5ms", "delivery.retry_max=200ms"];
+    let mut posters: Vec<_> = (0..POSTERS).map(Poster::new).collect();
+    for round in 0..rounds {
+        // With GMFY away the log grows; with GMFY there cursors move, and generations go.
+        sink.set_down(round % 2 == 0);
+        let mut process = Process::spawn(sidecar(&folder, &sink.url, &sets));
+        let api = process.ready().await.api;
+        let power = PowerCut::prepare(&disk.path());
+        let cut = Arc::new(AtomicBool::new(false));
+        let mut posting = JoinSet::new();
+        for poster in posters {
+            posting.spawn(post_until_cut(api, poster, Arc::clone(&cut)));
+        }
+        // The moment of the cut, not a wait for something.
+        tokio::time::sleep(Duration::from_millis(rng.random_range(50..800))).await;
+        cut.store(true, Ordering::SeqCst);
+        power.now();
+        process.kill().await;
+        posters = posting.join_all().await;
+        disk.remount();
+    }
+    sink.set_down(false);
+    let mut process = Process::spawn(sidecar(&folder, &sink.url, &sets));
+    let ops = process.ready().await.ops;
+    crate::eventually("the queue is empty", Duration::from_secs(120), || async {
+        client::assert_account(ops).await == 0
+    })
+    .await;
+    let again = sink.assert_has_all_of(&posters);
+    let total = acknowledged(&posters);
+    crate::report(&format!(
+        "power loss: {rounds} cuts, {total} acknowledged, none lost, {again} delivered again"
+    ));
+    assert!(total > 100, "too little load to say anything: {total}");
+    process.kill().await;
+}

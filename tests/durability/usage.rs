@@ -1,0 +1,51 @@
+//! What a process and its folder take, as the system counts it.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
+
+pub(crate) const MIB: u64 = 1024 * 1024;
+
+/// The budget of resident memory, at any backlog; an unoptimised binary takes more.
+pub(crate) const MEMORY: u64 = if cfg!(debug_assertions) { 96 * MIB } else { 64 * MIB };
+
+/// Resident memory of a process, in bytes. Of an unoptimised binary without what is mapped of its
+/// file, which is several times as large as what is shipped.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Memory {
+    pub(crate) now: u64,
+    /// The most that it was so far.
+    pub(crate) peak: u64,
+}
+
+pub(crate) fn memory(process: u32) -> Memory {
+    let status = fs::read_to_string(format!("/proc/{process}/status")).unwrap();
+    let field = |name: &str| {
+        let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap();
+        line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() * 1024
+    };
+    let mapped = if cfg!(debug_assertions) { field("RssFile:") } else { 0 };
+    Memory { now: field("VmRSS:") - mapped, peak: field("VmHWM:") - mapped }
+}
+
+/// The bytes that a process asked the system to read, from its caches too.
+pub(crate) fn bytes_read(process: u32) -> u64 {
+    let io = fs::read_to_string(format!("/proc/{process}/io")).unwrap();
+    io.lines().find_map(|line| line.strip_prefix("rchar: ")).unwrap().parse().unwrap()
+}
+
+/// The bytes that a folder takes on its device, with all below it. What vanishes meanwhile counts
+/// nothing.
+pub(crate) fn folder_bytes(path: &Path) -> u64 {
+    let Ok(entries) = fs::read_dir(path) else { return 0 };
+    let bytes = entries.flatten().map(|entry| match entry.metadata() {
+        Ok(metadata) if metadata.is_dir() => folder_bytes(&entry.path()),
+        Ok(metadata) => metadata.blocks() * 512,
+        Err(_) => 0,
+    });
+    bytes.sum()
+}
+
+pub(crate) fn mib(bytes: u64) -> String {
+    format!("{:.1} MiB", bytes as f64 / MIB as f64)
+}

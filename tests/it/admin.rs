@@ -1,4 +1,0 @@
-//! The admin listener, as operators, their tools and hostile pages see it.
-
-mod access;
-mod delivery;
