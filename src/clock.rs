@@ -28,6 +28,21 @@ impl Timestamp {
         Duration::from_millis(self.0.saturating_sub(earlier.0))
     }
 
+    /// This much earlier; the epoch at the earliest.
+    #[must_use]
+    pub fn minus(self, duration: Duration) -> Self {
+        Self(self.0.saturating_sub(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)))
+    }
+
+    /// In RFC 3339, with milliseconds, in UTC.
+    #[must_use]
+    pub fn to_rfc3339(self) -> String {
+        // Years that no calendar has are shown as the last that it has.
+        let millis = i64::try_from(self.0).unwrap_or(i64::MAX);
+        let time = jiff::Timestamp::from_millisecond(millis).unwrap_or(jiff::Timestamp::MAX);
+        format!("{time:.3}")
+    }
+
     #[must_use]
     pub fn plus(self, duration: Duration) -> Self {
         Self(self.0.saturating_add(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)))
@@ -96,6 +111,13 @@ mod tests {
         assert_eq!(clock.now().as_millis(), 5);
         shared.advance(Duration::from_secs(2));
         assert_eq!(clock.now().as_millis(), 2005);
+    }
+
+    #[test]
+    fn a_time_is_written_for_people_and_programs() {
+        let time = Timestamp::from_millis(1_700_000_000_120);
+        assert_eq!(time.to_rfc3339(), "2023-11-14T22:13:20.120Z");
+        assert_eq!(Timestamp::from_millis(u64::MAX).to_rfc3339(), "9999-12-30T22:00:00.999Z");
     }
 
     #[test]

@@ -29,3 +29,4 @@ pub use load::{Effective, Loaded, Sources, reload_differences};
 pub use secret::Secret;
 pub use settings::*;
 pub use show::{effective_json, effective_table};
+pub use syntax::parse_duration;

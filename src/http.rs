@@ -1,10 +1,10 @@
-//! The listeners: `api` for applications, `ops` for probes and scrapes; `admin` has its place
-//! beside them.
+//! The listeners: `api` for applications, `ops` for probes and scrapes, `admin` for operators.
 //!
 //! A request's way: `listener` accepts its connection and speaks HTTP, `api` checks what every
 //! request must keep, sends it by its `route` to `events` or `passed`, and counts what came of it.
 //! Whatever is refused on the way is a [`Problem`], and `problem` alone turns an error into one.
 
+pub mod admin;
 mod api;
 mod body;
 mod descriptors;
@@ -24,6 +24,7 @@ mod socket;
 mod tests;
 mod timed_stream;
 
+pub use admin::AdminListener;
 pub use api::{Activity, ApiListener, ApiState};
 pub use descriptors::raise_limit;
 pub use listener::Stop;

@@ -5,9 +5,11 @@
 //! a sidecar.
 //!
 //! The order of a stop: readiness off; events are still accepted until the application is quiet;
-//! the application listener drains; delivery drains, while GMFY is there; the queue closes; the
-//! ops listener goes last. All within `shutdown.deadline`; what is not delivered stays on disk.
+//! the application listener drains; delivery drains, while GMFY is there; the admin listener
+//! ends, with its streams; the queue closes; the ops listener goes last. All within
+//! `shutdown.deadline`; what is not delivered stays on disk.
 
+mod operations;
 mod tasks;
 mod upkeep;
 
@@ -25,13 +27,14 @@ use crate::config::{Durability, Settings};
 use crate::delivery::{self, Controls, Delivery, InvalidBackoff};
 use crate::event::Rules;
 use crate::http::{
-    self, Activity, ApiListener, ApiState, BindError, GmfyClient, Health, OpsListener, OpsState,
-    readiness_text,
+    self, Activity, AdminListener, ApiListener, ApiState, BindError, GmfyClient, Health,
+    OpsListener, OpsState, readiness_text,
 };
 use crate::queue::{Appender as _, OpenError, Options, Queue, ThreadPanicked, Threads};
 use crate::reads::Reads;
 use crate::telemetry::Metrics;
 use crate::upstream::{BuildError, Upstream};
+use operations::Operator;
 use tasks::{TaskEnded, Tasks};
 
 /// Why the sidecar could not start, or ended by itself.
@@ -65,6 +68,7 @@ pub struct Sidecar {
     delivery: Delivery<Queue, Upstream>,
     api: ApiListener,
     ops: OpsListener,
+    admin: AdminListener,
 }
 
 /// Where a sidecar listens.
@@ -72,6 +76,7 @@ pub struct Sidecar {
 pub struct Addresses {
     pub api: Option<SocketAddr>,
     pub ops: Option<SocketAddr>,
+    pub admin: Option<SocketAddr>,
 }
 
 /// What a stop left behind.
@@ -90,6 +95,7 @@ impl Sidecar {
         let metrics = Arc::new(Metrics::new());
         let api = ApiListener::bind(&settings.api).await?;
         let ops = OpsListener::bind(&settings.ops).await?;
+        let admin = AdminListener::bind(&settings.admin).await?;
         let opening = {
             let (settings, clock, metrics) =
                 (settings.clone(), clock.clone(), Arc::clone(&metrics));
@@ -112,12 +118,16 @@ impl Sidecar {
             clock.clone(),
             Arc::clone(&metrics),
         )?;
-        Ok(Self { settings, clock, metrics, queue, threads, upstream, delivery, api, ops })
+        if queue.was_paused() {
+            delivery.controls().pause();
+            warn!("delivery is paused, as an operator left it; POST /api/delivery/resume goes on");
+        }
+        Ok(Self { settings, metrics, queue, threads, upstream, delivery, api, ops, admin, clock })
     }
 
     #[must_use]
     pub fn addresses(&self) -> Addresses {
-        Addresses { api: self.api.address(), ops: self.ops.address() }
+        Addresses { api: self.api.address(), ops: self.ops.address(), admin: self.admin.address() }
     }
 
     #[must_use]
@@ -130,7 +140,8 @@ impl Sidecar {
     /// # Errors
     /// When a part ended by itself. Everything acknowledged is on disk all the same.
     pub async fn run(self, stop: CancellationToken) -> Result<Stopped, SidecarError> {
-        let Self { settings, clock, metrics, queue, threads, upstream, delivery, api, ops } = self;
+        let Self { settings, metrics, queue, threads, upstream, delivery, api, ops, admin, clock } =
+            self;
         let controls = delivery.controls();
         let stopping = Arc::new(AtomicBool::new(false));
         let activity = Activity::default();
@@ -166,6 +177,24 @@ impl Sidecar {
             let stop = stops.ops.clone();
             async move {
                 ops.serve(state, stop).await;
+                Ok(())
+            }
+        });
+        tasks.spawn("admin listener", {
+            let operator = Operator {
+                queue: queue.clone(),
+                controls: controls.clone(),
+                metrics: Arc::clone(&metrics),
+                started_at: clock.now(),
+                clock: clock.clone(),
+                durability: settings.queue.durability,
+                stopping: Arc::clone(&stopping),
+            };
+            let (admin_settings, hosts) =
+                (settings.admin.clone(), settings.api.allowed_hosts.clone());
+            let stop = stops.admin.clone();
+            async move {
+                admin.serve(&admin_settings, &hosts, operator, stop).await;
                 Ok(())
             }
         });
@@ -225,6 +254,7 @@ const LAST_WAIT: Duration = Duration::from_secs(1);
 struct Stops {
     api: http::Stop,
     delivery: delivery::Stop,
+    admin: http::Stop,
     ops: http::Stop,
     watches: CancellationToken,
 }
@@ -256,6 +286,9 @@ impl Stops {
         self.delivery.abort.cancel();
         self.watches.cancel();
         tasks.wait_for("delivery", end).await;
+        self.admin.drain.cancel();
+        tasks.wait_for("admin listener", Instant::now() + LAST_WAIT).await;
+        self.admin.abort.cancel();
     }
 }
 

@@ -65,6 +65,7 @@ fn greet(addresses: Addresses, simulated: &str) {
 
   api        {api}
   ops        {ops}   (metrics, livez, readyz)
+  admin      {admin}   (status, admin API)
   simulator  {simulated}   (a GMFY in this process)
 
 Paste these into another terminal: an event, a batch, and what they did.
@@ -77,5 +78,6 @@ Ctrl-C drains and stops; the data folder is removed.
 ",
         version = super::VERSION,
         ops = shown(addresses.ops),
+        admin = shown(addresses.admin),
     ));
 }

@@ -31,6 +31,7 @@ pub(super) fn run(arguments: &SettingsArgs) -> Result<ExitCode, Failure> {
             version = super::VERSION,
             api.address = addresses.api.map(tracing::field::display),
             ops.address = addresses.ops.map(tracing::field::display),
+            admin.address = addresses.admin.map(tracing::field::display),
             queue.dir = %settings.queue.dir.display(),
             queue.events = sidecar.metrics().ledger.snapshot().queued(),
             "ready"

@@ -11,6 +11,7 @@ mod text;
 
 pub(crate) use choice::{Boolean, Or, Words};
 pub(crate) use duration::Period;
+pub use duration::parse_duration;
 pub(crate) use list::List;
 pub(crate) use network::{Address, BaseUrl, Host, Required, UrlPath};
 pub(crate) use number::{Count, FileMode, Ratio};

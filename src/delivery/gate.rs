@@ -70,7 +70,22 @@ struct State {
     /// The lanes that wait to send, with their oldest event.
     waiting: BTreeMap<usize, Sequence>,
     announced: UpstreamState,
+    /// When the announced state began.
+    since: Instant,
+    /// What went wrong last, in words, until something is delivered.
+    last_failure: Option<String>,
     rng: StdRng,
+}
+
+/// What the gate says of GMFY.
+#[derive(Clone, Debug)]
+pub(super) struct Standing {
+    pub(super) state: UpstreamState,
+    pub(super) since: Instant,
+    /// Why it isn't up, in words.
+    pub(super) why: Option<String>,
+    /// When the next request may go out, if something holds it back until then.
+    pub(super) next_attempt: Option<Instant>,
 }
 
 #[derive(Clone, Debug)]
@@ -93,6 +108,24 @@ impl State {
             UpstreamState::Retrying
         } else {
             UpstreamState::Up
+        }
+    }
+
+    fn next_attempt(&self, now: Instant) -> Option<Instant> {
+        if self.paused {
+            return None;
+        }
+        let probe = self.misconfigured.as_ref().map(|misconfigured| misconfigured.next_probe);
+        let quiet = self.quiet_until.filter(|until| *until > now);
+        probe.or(quiet).or_else(|| self.breaker.next_probe())
+    }
+
+    fn why(&self, state: UpstreamState) -> Option<String> {
+        match state {
+            UpstreamState::Up => None,
+            UpstreamState::Paused => Some("an operator paused delivery".to_owned()),
+            UpstreamState::Misconfigured => self.misconfigured.as_ref().map(|m| m.reason.clone()),
+            UpstreamState::Retrying | UpstreamState::Open => self.last_failure.clone(),
         }
     }
 
@@ -143,6 +176,8 @@ impl Gate {
             probing: false,
             waiting: BTreeMap::new(),
             announced: UpstreamState::Up,
+            since: Instant::now(),
+            last_failure: None,
             rng,
         };
         Self {
@@ -319,6 +354,7 @@ impl Gate {
         if before == current {
             return;
         }
+        state.since = now;
         self.metrics.set_upstream_state(current.as_str());
         let (from, to) = (before.as_str(), current.as_str());
         if matches!(
@@ -335,11 +371,19 @@ impl Gate {
         }
     }
 
-    /// The state, and what is wrong, if misconfigured.
-    pub(super) fn upstream(&self) -> (UpstreamState, Option<String>) {
-        let state = self.lock();
-        let reason = state.misconfigured.as_ref().map(|misconfigured| misconfigured.reason.clone());
-        (state.current(Instant::now()), reason)
+    /// How GMFY stands.
+    pub(super) fn standing(&self) -> Standing {
+        let now = Instant::now();
+        let mut state = self.lock();
+        // A wait may be over although no request told so yet.
+        self.announce(&mut state, now);
+        let current = state.announced;
+        Standing {
+            state: current,
+            since: state.since,
+            why: state.why(current),
+            next_attempt: state.next_attempt(now),
+        }
     }
 
     /// The status with which refused events become dead letters without further ado.
@@ -380,7 +424,15 @@ impl Gate {
     }
 
     fn report(&self, report: &Report) {
-        self.change(|state, now| match report.outcome {
+        self.change(|state, now| {
+            state.last_failure =
+                (report.outcome != Outcome::Delivered).then(|| report.reason.clone());
+            self.note(state, now, report);
+        });
+    }
+
+    fn note(&self, state: &mut State, now: Instant, report: &Report) {
+        match report.outcome {
             Outcome::Delivered => {
                 state.misconfigured = None;
                 state.refusals = Refusals::default();
@@ -419,7 +471,7 @@ impl Gate {
                     misconfigured.next_probe = now + MISCONFIGURED_PROBE;
                 }
             }
-        });
+        }
     }
 
     /// GMFY is there; after an outage, its load is to grow step by step.

@@ -27,6 +27,21 @@ pub enum LaneState {
     Stopped,
 }
 
+impl LaneState {
+    /// As operators are told.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Idle => "idle",
+            Self::Waiting => "waiting",
+            Self::Sending => "sending",
+            Self::DeadLettersFull => "dead_letters_full",
+            Self::StoreFailing => "store_failing",
+            Self::Stopped => "stopped",
+        }
+    }
+}
+
 /// A lane at one moment.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LaneStatus {
@@ -45,8 +60,12 @@ pub struct LaneStatus {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Status {
     pub upstream: UpstreamState,
-    /// Why it is misconfigured, in words.
-    pub misconfigured: Option<String>,
+    /// When that state began.
+    pub since: Timestamp,
+    /// Why GMFY isn't `up`, in words.
+    pub why: Option<String>,
+    /// When the next request may go out, if something holds it back until then.
+    pub next_attempt: Option<Timestamp>,
     /// Set while an operator lets everything that is refused with this status become dead letters.
     pub letting_go: Option<u16>,
     pub lanes: Vec<LaneStatus>,
@@ -172,10 +191,15 @@ impl Controls {
     /// Delivery as it stands.
     #[must_use]
     pub fn status(&self) -> Status {
-        let (upstream, misconfigured) = self.gate.upstream();
+        let standing = self.gate.standing();
+        let (at, now) = (Instant::now(), self.clock.now());
+        let since = at.saturating_duration_since(standing.since);
+        let until = |next: Instant| now.plus(next.saturating_duration_since(at));
         Status {
-            upstream,
-            misconfigured,
+            upstream: standing.state,
+            since: now.minus(since),
+            why: standing.why,
+            next_attempt: standing.next_attempt.map(until),
             letting_go: self.gate.let_go_status(),
             lanes: self.board.lanes(),
         }

@@ -1,5 +1,7 @@
 //! The check of a request's host: what stands between a web page's DNS rebinding and the sidecar.
 
+use std::net::IpAddr;
+
 use http::header::HOST;
 use http::uri::Authority;
 use http::{HeaderMap, Uri, Version};
@@ -10,6 +12,8 @@ use super::problem::Problem;
 #[derive(Debug)]
 pub(super) struct AllowedHosts {
     any: bool,
+    /// Any address written as such: no DNS name can be rebound to look like one.
+    any_address: bool,
     /// Lower case, IPv6 without brackets.
     names: Vec<String>,
 }
@@ -18,7 +22,14 @@ impl AllowedHosts {
     /// From `api.allowed_hosts`.
     pub(super) fn new(hosts: &[String]) -> Self {
         let names = hosts.iter().map(|host| without_brackets(host).to_ascii_lowercase()).collect();
-        Self { any: hosts.iter().any(|host| host == "*"), names }
+        Self { any: hosts.iter().any(|host| host == "*"), any_address: false, names }
+    }
+
+    /// The same, and the address that a listener has; any address where it has them all.
+    pub(super) fn and_addresses_of(mut self, listen: IpAddr) -> Self {
+        self.any_address = listen.is_unspecified();
+        self.names.push(listen.to_string());
+        self
     }
 
     /// Passes a request that names one allowed host. An absolute-form target's authority (and
@@ -49,7 +60,8 @@ impl AllowedHosts {
             (None, header) => header,
         };
         let host = host.ok_or_else(|| Problem::bad_host("The request has no Host header."))?;
-        if self.any || self.names.iter().any(|name| name.eq_ignore_ascii_case(host)) {
+        let is_address = self.any_address && host.parse::<IpAddr>().is_ok();
+        if self.any || is_address || self.names.iter().any(|name| name.eq_ignore_ascii_case(host)) {
             Ok(())
         } else {
             Err(Problem::misdirected())
@@ -122,6 +134,22 @@ mod tests {
     fn http_2_needs_its_authority_only() {
         assert_eq!(status(&["localhost"], "http://localhost/", &[], Version::HTTP_2), 200);
         assert_eq!(status(&["localhost"], "/", &[], Version::HTTP_2), 400);
+    }
+
+    #[test]
+    fn a_listener_may_be_called_by_its_address() {
+        let status = |listen: &str, host: &'static str| {
+            let hosts = AllowedHosts::new(&["localhost".to_owned()]);
+            let hosts = hosts.and_addresses_of(listen.parse().unwrap());
+            let headers = HeaderMap::from_iter([(HOST, HeaderValue::from_static(host))]);
+            let passed = hosts.check(&Uri::from_static("/"), &headers, Version::HTTP_11);
+            passed.map_or_else(|problem| problem.into_response().status().as_u16(), |()| 200)
+        };
+        assert_eq!(status("10.1.2.3", "10.1.2.3:7462"), 200);
+        assert_eq!(status("10.1.2.3", "10.1.2.4:7462"), 421);
+        assert_eq!(status("0.0.0.0", "10.1.2.4:7462"), 200);
+        assert_eq!(status("::", "[fd00::1]"), 200);
+        assert_eq!(status("::", "10.evil.example"), 421);
     }
 
     #[test]

@@ -3,13 +3,15 @@
 use std::borrow::Cow;
 use std::time::Duration;
 
-use http::header::{ACCEPT_ENCODING, ALLOW, CONNECTION, CONTENT_TYPE, RETRY_AFTER};
+use http::header::{
+    ACCEPT_ENCODING, ALLOW, CONNECTION, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE,
+};
 use http::{HeaderValue, Response, StatusCode};
 use serde::Serialize;
 
 use super::body::Body;
 use crate::event::{BodyError, EventError};
-use crate::queue::AppendError;
+use crate::queue::{AppendError, StoreError};
 use crate::upstream::{IdError, SendError};
 
 /// How many errors of events an answer lists; beyond, it says how many more there are.
@@ -42,6 +44,10 @@ kinds! {
     BAD_ID = "bad-id", BAD_REQUEST, "invalid", "The path holds an id that can't be one";
     BAD_HOST = "bad-host", BAD_REQUEST, "host", "The request needs exactly one valid Host";
     UNAUTHORIZED = "unauthorized", UNAUTHORIZED, "unauthorized", "An API key is needed";
+    TOKEN_NEEDED = "token-needed", UNAUTHORIZED, "unauthorized", "The admin token is needed";
+    FOREIGN_SITE = "foreign-site", FORBIDDEN, "invalid", "The request comes from another site";
+    BAD_QUERY = "bad-query", BAD_REQUEST, "invalid", "The query is not taken";
+    BAD_OPTIONS = "bad-options", UNPROCESSABLE_ENTITY, "invalid", "The body's options are not taken";
     NOT_FOUND = "not-found", NOT_FOUND, "invalid", "There is nothing at this path";
     METHOD_NOT_ALLOWED = "method-not-allowed", METHOD_NOT_ALLOWED, "invalid",
         "The path does not take this method";
@@ -93,6 +99,11 @@ impl Problem {
     pub(super) const fn with_events(mut self, events: u64) -> Self {
         self.events = events;
         self
+    }
+
+    #[cfg(test)]
+    pub(super) fn detail(&self) -> &str {
+        &self.detail
     }
 
     /// How many events are refused, and the metrics' label `reason` for it.
@@ -165,6 +176,32 @@ impl Problem {
         Self::new(&UNAUTHORIZED, "Send one of api.keys as x-api-key.")
     }
 
+    /// On a listener that asks for `admin.token`.
+    pub(super) fn no_token() -> Self {
+        let how =
+            "Send admin.token as Authorization: Bearer TOKEN, or as the password of HTTP Basic.";
+        Self::new(&TOKEN_NEEDED, how)
+    }
+
+    /// A call that changes something, with a header that only a foreign web page's has so.
+    pub(super) fn foreign_site(header: &'static str) -> Self {
+        let detail = format!("Its {header} header names another site than this listener's own.");
+        Self::new(&FOREIGN_SITE, detail)
+    }
+
+    pub(super) fn bad_query(detail: String) -> Self {
+        Self::new(&BAD_QUERY, detail)
+    }
+
+    /// A body that is JSON, but not the options that the path takes.
+    pub(super) fn bad_options(why: String) -> Self {
+        Self::new(&BAD_OPTIONS, why)
+    }
+
+    pub(super) fn options_not_json(why: &serde_json::Error) -> Self {
+        Self::new(&NOT_JSON, why.to_string())
+    }
+
     pub(super) fn panicked() -> Self {
         Self::new(&INTERNAL, "This is a defect of the sidecar; its log says more.")
     }
@@ -199,6 +236,12 @@ impl Problem {
         }
         if let Some(allow) = self.allow {
             headers.insert(ALLOW, HeaderValue::from_static(allow));
+        }
+        if *self.kind == TOKEN_NEEDED {
+            // Browsers ask for Basic's password, which lets them open the page.
+            let challenge = r#"Basic realm="gmfy-sidecar", charset="UTF-8""#;
+            headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
+            headers.append(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
         if *self.kind == CONTENT_ENCODING {
             headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("gzip, zstd"));
@@ -256,6 +299,26 @@ impl From<AppendError> for Problem {
             ),
             AppendError::Closed => {
                 Self::new(&STOPPING, "It takes no more events. Nothing was stored.").retry_after(5)
+            }
+        }
+    }
+}
+
+impl From<StoreError> for Problem {
+    fn from(error: StoreError) -> Self {
+        match error {
+            // The cause names paths of the machine: it belongs in the log.
+            StoreError::Io(why) => {
+                tracing::error!(error = why, "what an operator asked for could not be stored");
+                Self::new(&STORE_FAILED, "The disk failed: what was asked for is not stored.")
+                    .retry_after(5)
+            }
+            StoreError::DeadLettersFull => {
+                Self::new(&STORE_FAILED, "The dead letters fill dead_letters.max_bytes.")
+                    .retry_after(5)
+            }
+            StoreError::Closed => {
+                Self::new(&STOPPING, "It does nothing new any more.").retry_after(5)
             }
         }
     }

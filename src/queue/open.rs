@@ -77,6 +77,8 @@ pub(super) struct Opened {
     pub(super) next: Sequence,
     /// Events ever appended.
     pub(super) appended: u64,
+    /// An operator paused delivery.
+    pub(super) paused: bool,
 }
 
 impl Opened {
@@ -142,6 +144,7 @@ pub(super) fn open(options: &Options) -> Result<Opened, OpenError> {
         current,
         next,
         appended,
+        paused: stored.paused,
     })
 }
 

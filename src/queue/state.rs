@@ -15,6 +15,7 @@ use super::{
 pub(super) type Change = (Vec<u8>, Option<Vec<u8>>);
 
 const RESERVED: &[u8] = b"reserved";
+const PAUSED: &[u8] = b"paused";
 const GENERATION: u8 = b'g';
 const LANE: u8 = b'l';
 /// Bytes of a record in one value; the key and sled's own overhead leave room.
@@ -156,6 +157,8 @@ pub(super) struct Stored {
     pub(super) generations: std::collections::BTreeMap<u64, GenerationRecord>,
     /// Below this, sequences may have been used.
     pub(super) reserved: u64,
+    /// An operator paused delivery.
+    pub(super) paused: bool,
 }
 
 /// The state's database.
@@ -173,6 +176,7 @@ impl StateDb {
         self.0.scan(&[], |key, value| {
             match key {
                 RESERVED => stored.reserved = decode(value).unwrap_or(0),
+                PAUSED => stored.paused = true,
                 [GENERATION, first @ ..] => {
                     if let (Ok(first), Some(record)) = (first.try_into(), decode(value)) {
                         stored.generations.insert(u64::from_be_bytes(first), record);
@@ -206,6 +210,11 @@ impl StateDb {
 
 pub(super) fn reserve(until: u64) -> Change {
     (RESERVED.to_vec(), Some(encode(&until)))
+}
+
+/// Keeps for the next start whether an operator paused delivery.
+pub(super) fn put_paused(paused: bool) -> Change {
+    (PAUSED.to_vec(), paused.then(Vec::new))
 }
 
 pub(super) fn put_generation(first: u64, record: GenerationRecord) -> Change {

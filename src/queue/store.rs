@@ -10,6 +10,7 @@ use tokio::sync::{Semaphore, oneshot, watch};
 use super::generations::Generations;
 use super::keeper::{Keeper, Task};
 use super::open::{OpenError, Options, open};
+use super::state::put_paused;
 use super::tail::Tail;
 use super::writer::{AtomicReadiness, Request, Writer};
 use super::{
@@ -44,6 +45,7 @@ struct Shared {
     metrics: Arc<Metrics>,
     readiness: Arc<AtomicReadiness>,
     max_bytes: u64,
+    was_paused: bool,
 }
 
 /// The queue's threads; to be joined once the queue is closed.
@@ -162,6 +164,7 @@ impl Queue {
             metrics,
             readiness,
             max_bytes: options.max_bytes,
+            was_paused: opened.paused,
         };
         Ok((Self { shared: Arc::new(shared) }, threads))
     }
@@ -171,6 +174,20 @@ impl Queue {
         self.shared.readiness.set(Readiness::Closed);
         take(&self.shared.requests);
         take(&self.shared.tasks);
+    }
+
+    /// Whether an operator had paused delivery when the queue was opened.
+    #[must_use]
+    pub fn was_paused(&self) -> bool {
+        self.shared.was_paused
+    }
+
+    /// Keeps, durably, whether an operator paused delivery.
+    ///
+    /// # Errors
+    /// When the disk fails.
+    pub async fn keep_paused(&self, paused: bool) -> Result<(), StoreError> {
+        self.ask(|done| Task::Record { changes: vec![put_paused(paused)], done }).await
     }
 
     /// Up to `limit` dead letters behind `after`, ascending.

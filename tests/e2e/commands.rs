@@ -13,7 +13,9 @@ use crate::process::{KEY, Process, binary, output, sidecar};
 async fn dev_prints_lines_that_work_and_leaves_nothing_behind() {
     let temporary = tempfile::tempdir().unwrap();
     let mut command = binary(["dev", "--set", "api.listen=127.0.0.1:0"]);
-    command.args(["--set", "ops.listen=127.0.0.1:0"]).env("TMPDIR", temporary.path());
+    command
+        .args(["--set", "ops.listen=127.0.0.1:0", "--set", "admin.listen=127.0.0.1:0"])
+        .env("TMPDIR", temporary.path());
     let mut process = Process::spawn(command);
     for effect in ["\"accepted\":1", "\"accepted\":2", "userRatings"] {
         let line = process

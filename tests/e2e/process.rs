@@ -33,6 +33,7 @@ pub(crate) struct Process {
 pub(crate) struct Addresses {
     pub(crate) api: SocketAddr,
     pub(crate) ops: SocketAddr,
+    pub(crate) admin: SocketAddr,
 }
 
 /// A process that has ended.
@@ -61,6 +62,7 @@ pub(crate) fn sidecar(folder: &Path, gmfy: &str, sets: &[&str]) -> Command {
     let mut command = binary(["run", "--set", "api.listen=127.0.0.1:0"]);
     command
         .args(["--set", "ops.listen=127.0.0.1:0"])
+        .args(["--set", "admin.listen=127.0.0.1:0"])
         .args(["--set", &format!("queue.dir={}", folder.display())])
         .args(sets.iter().flat_map(|set| ["--set", set]))
         .env("GMFY_URL", gmfy)
@@ -103,7 +105,11 @@ impl Process {
             let line: Value = serde_json::from_str(line).ok()?;
             let address = |name: &str| line[name].as_str()?.parse().ok();
             (line["message"] == "ready").then_some(())?;
-            Some(Addresses { api: address("api.address")?, ops: address("ops.address")? })
+            Some(Addresses {
+                api: address("api.address")?,
+                ops: address("ops.address")?,
+                admin: address("admin.address")?,
+            })
         })
         .await
     }

@@ -19,5 +19,6 @@
 
 mod support;
 
+mod admin;
 mod http;
 mod metrics;

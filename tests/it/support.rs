@@ -94,6 +94,11 @@ impl Running {
         self.addresses.ops.unwrap()
     }
 
+    /// Where operators connect.
+    pub(crate) fn admin(&self) -> SocketAddr {
+        self.addresses.admin.unwrap()
+    }
+
     /// Watches and steers the simulated GMFY, which records everything.
     pub(crate) fn gmfy(&self) -> &Handle {
         &self.gmfy.handle

@@ -59,6 +59,13 @@ impl Syntax<Duration> for Period {
     }
 }
 
+/// A duration as it is written in the settings; none where it isn't one.
+#[must_use]
+pub fn parse_duration(text: &str) -> Option<Duration> {
+    let millis = parse_millis(text).ok().filter(|millis| *millis <= LONGEST_MILLIS)?;
+    Some(Duration::from_millis(millis))
+}
+
 fn parse_millis(text: &str) -> Result<u64, Invalid> {
     if text == "0" {
         return Ok(0);

@@ -1,0 +1,69 @@
+//! The paths of the admin listener.
+
+use http::Method;
+
+use super::super::problem::Problem;
+
+/// What a request asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Action {
+    Page,
+    Status,
+    Flush,
+    Pause,
+    Resume,
+}
+
+const PATHS: &str = "This listener has the status page at /, and /api/status, /api/flush, \
+                     /api/delivery/pause, /api/delivery/resume.";
+const READ: &str = "GET, HEAD";
+const CHANGE: &str = "POST";
+
+/// Finds what a method asks for at a raw path, with or without the last slash.
+pub(super) fn action(method: &Method, path: &str) -> Result<Action, Problem> {
+    let path = path.strip_suffix('/').unwrap_or(path);
+    let segments: Vec<_> = path.split('/').skip(1).take(5).collect();
+    let (allow, action) = match segments.as_slice() {
+        [] => (READ, Action::Page),
+        ["api", "status"] => (READ, Action::Status),
+        ["api", "flush"] => (CHANGE, Action::Flush),
+        ["api", "delivery", "pause"] => (CHANGE, Action::Pause),
+        ["api", "delivery", "resume"] => (CHANGE, Action::Resume),
+        _ => return Err(Problem::not_among(PATHS)),
+    };
+    if allow.split(", ").any(|allowed| allowed == method.as_str()) {
+        Ok(action)
+    } else {
+        Err(Problem::method_not_allowed(allow))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn status(method: &Method, path: &str) -> u16 {
+        action(method, path).map_or_else(|p| p.into_response().status().as_u16(), |_| 200)
+    }
+
+    #[test]
+    fn a_path_takes_its_methods_and_no_others() {
+        for (path, read, change) in [
+            ("/", 200, 405),
+            ("/api/status", 200, 405),
+            ("/api/status/", 200, 405),
+            ("/api/flush", 405, 200),
+            ("/api/delivery/pause", 405, 200),
+            ("/api/delivery/resume", 405, 200),
+            ("/api", 404, 404),
+            ("/api//status", 404, 404),
+            ("/api/status/x", 404, 404),
+            ("/api/a/b/c/d/e/f", 404, 404),
+        ] {
+            assert_eq!(status(&Method::GET, path), read, "GET {path}");
+            assert_eq!(status(&Method::HEAD, path), read, "HEAD {path}");
+            assert_eq!(status(&Method::POST, path), change, "POST {path}");
+            assert_ne!(status(&Method::OPTIONS, path), 200, "OPTIONS {path}");
+        }
+    }
+}
