@@ -31,6 +31,9 @@ use crate::event::Rules;
 use crate::queue::Appender;
 use crate::telemetry::Metrics;
 
+/// The longest path with its query, in bytes.
+const MAX_TARGET: usize = 8 * 1024;
+
 /// What the application listener works with.
 #[derive(Debug)]
 pub struct ApiState<A, G> {
@@ -173,6 +176,9 @@ impl<A: Appender, G: Gmfy> Service<A, G> {
     fn admit(&self, head: &http::request::Parts) -> Result<SemaphorePermit<'_>, Problem> {
         self.hosts.check(&head.uri, &head.headers, head.version)?;
         self.authenticate(&head.headers)?;
+        if head.uri.path_and_query().is_some_and(|target| target.as_str().len() > MAX_TARGET) {
+            return Err(Problem::uri_too_long(MAX_TARGET));
+        }
         let busy = "As many requests are under way as api.max_requests allows.";
         self.places.try_acquire().map_err(|_| Problem::busy(busy))
     }

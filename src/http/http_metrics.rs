@@ -11,9 +11,9 @@ use super::route::Route;
 use crate::telemetry::Metrics;
 
 /// The statuses that each kind of route answers by itself; GMFY may add others.
-const EVENT_STATUSES: [u16; 12] = [202, 400, 401, 405, 408, 413, 415, 421, 422, 500, 503, 409];
-const WRITE_STATUSES: [u16; 10] = [200, 400, 401, 408, 413, 415, 421, 500, 502, 504];
-const READ_STATUSES: [u16; 8] = [200, 304, 400, 401, 421, 500, 502, 504];
+const EVENT_STATUSES: [u16; 13] = [202, 400, 401, 405, 408, 409, 413, 414, 415, 421, 422, 500, 503];
+const WRITE_STATUSES: [u16; 12] = [200, 400, 401, 408, 413, 414, 415, 421, 500, 502, 503, 504];
+const READ_STATUSES: [u16; 10] = [200, 304, 400, 401, 414, 421, 500, 502, 503, 504];
 
 /// The families of the application listener.
 #[derive(Debug)]
@@ -28,7 +28,7 @@ impl HttpMetrics {
     pub(super) fn new(metrics: Arc<Metrics>) -> Self {
         for route in Route::ALL {
             let (methods, statuses): (&[&str], &[u16]) = match route {
-                Route::Other => (&["GET", "POST"], &[400, 401, 404, 421]),
+                Route::Other => (&["GET", "POST"], &[400, 401, 404, 414, 421, 503]),
                 route if route.takes_events() => (&["POST"], &EVENT_STATUSES),
                 route if route.is_write() => (&["POST"], &WRITE_STATUSES),
                 _ => (&["GET"], &READ_STATUSES),

@@ -52,6 +52,7 @@ kinds! {
     METHOD_NOT_ALLOWED = "method-not-allowed", METHOD_NOT_ALLOWED, "invalid",
         "The path does not take this method";
     BODY_TIMEOUT = "body-timeout", REQUEST_TIMEOUT, "timeout", "The body did not arrive in time";
+    URI_TOO_LONG = "uri-too-long", URI_TOO_LONG, "invalid", "The target is too long";
     TOO_LARGE = "too-large", PAYLOAD_TOO_LARGE, "too_large", "The request is too large";
     MEDIA_TYPE = "media-type", UNSUPPORTED_MEDIA_TYPE, "media_type",
         "The Content-Type is not taken here";
@@ -162,6 +163,10 @@ impl Problem {
     /// Too much is under way; says of what.
     pub(super) fn busy(why: &'static str) -> Self {
         Self::new(&BUSY, why).retry_after(1)
+    }
+
+    pub(super) fn uri_too_long(limit: usize) -> Self {
+        Self::new(&URI_TOO_LONG, format!("A path and its query may have {limit} bytes."))
     }
 
     pub(super) fn bad_host(why: &'static str) -> Self {

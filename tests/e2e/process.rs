@@ -114,6 +114,7 @@ impl Process {
         .await
     }
 
+    /// Its number, until it has been waited for.
     pub(crate) fn id(&self) -> u32 {
         self.child.id().expect("it has not been waited for")
     }
