@@ -158,7 +158,7 @@ async fn attempt(address: SocketAddr, case: &Case) -> Vec<Expected> {
         }
     }
     let Some(last) = found.last_mut() else { return found };
-    last.closes = !case.ends && answers.is_closed(last.closes).await || case.ends;
+    last.closes = case.ends || answers.is_closed(last.closes).await;
     found
 }
 
