@@ -19,7 +19,8 @@ use std::time::{Duration, Instant};
 use gmfy_sidecar::clock::Clock;
 use gmfy_sidecar::event::{Event, EventKind};
 use gmfy_sidecar::queue::{
-    Appender as _, Log as _, Options, Partitions, Queue, Sequence, Settlement, Submission,
+    Appender as _, DedupeLimits, Log as _, Options, Partitions, Queue, Sequence, Settlement,
+    Submission,
 };
 use gmfy_sidecar::telemetry::Metrics;
 use tokio::sync::oneshot;
@@ -85,6 +86,7 @@ async fn queue_rate(producers: usize, group: usize) -> f64 {
         max_bytes: 4 << 30,
         interval: None,
         dead_letters_max_bytes: 1 << 20,
+        dedupe: DedupeLimits { window: Duration::from_secs(600), entries: 262_144 },
     };
     let metrics = Arc::new(Metrics::new());
     let (queue, threads) =

@@ -11,6 +11,7 @@ mod descriptors;
 mod events;
 mod host;
 mod http_metrics;
+mod idempotency;
 mod listener;
 mod ops;
 mod passed;

@@ -6,7 +6,8 @@
 //! - `writer` appends: one thread, group commit, an fdatasync before each answer.
 //! - `tail` keeps the newest events in memory for the lanes that keep up.
 //! - `generations` is the log on disk: a row of databases that are removed as a whole.
-//! - `frame` and `group` are its format. `keeper` and `state` keep the cursors.
+//! - `frame` and `group` are its format. `dedupe` knows what was accepted lately. `keeper` and
+//!   `state` keep the cursors.
 //! - `open` recovers. `salvage` finds events in damaged files. `inspect` looks at a folder that no
 //!   process holds: [`Folder`].
 //!
@@ -15,6 +16,7 @@
 
 mod dead_letter;
 mod dead_letters;
+mod dedupe;
 mod engine;
 mod frame;
 mod generations;
@@ -35,6 +37,7 @@ mod tests;
 mod writer;
 
 pub use dead_letter::DeadLetter;
+pub use dedupe::{Answer, Begun, Dedupe, DedupeLimits, RequestKey, Underway};
 pub use inspect::{DeadLettersReport, Folder, GenerationReport, GenerationSummary};
 pub use log::{
     BatchKey, Chunk, LaneCursor, LaneStart, Log, QueuedEvent, ReadLimit, Settlement, StoreError,

@@ -30,7 +30,9 @@ use crate::http::{
     self, Activity, AdminListener, ApiListener, ApiState, BindError, GmfyClient, Health,
     OpsListener, OpsState, readiness_text,
 };
-use crate::queue::{Appender as _, OpenError, Options, Queue, ThreadPanicked, Threads};
+use crate::queue::{
+    Appender as _, DedupeLimits, OpenError, Options, Queue, ThreadPanicked, Threads,
+};
 use crate::reads::Reads;
 use crate::telemetry::Metrics;
 use crate::upstream::{BuildError, Upstream};
@@ -334,6 +336,10 @@ fn queue_options(settings: &Settings) -> Options {
             Durability::Interval => Some(settings.queue.interval),
         },
         dead_letters_max_bytes: settings.dead_letters.max_bytes,
+        dedupe: DedupeLimits {
+            window: settings.events.dedupe_window,
+            entries: settings.events.dedupe_entries,
+        },
     }
 }
 

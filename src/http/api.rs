@@ -18,6 +18,7 @@ use super::descriptors::connections_within;
 use super::events::{self, BatchForm};
 use super::host::AllowedHosts;
 use super::http_metrics::HttpMetrics;
+use super::idempotency;
 use super::listener::{self, Limits, Stop};
 use super::passed::{self, Gmfy};
 use super::prefer;
@@ -204,10 +205,14 @@ impl<A: Appender, G: Gmfy> Service<A, G> {
                 self.activity.note();
                 require_json(&head.headers)?;
                 let body = request_body::read(body, &head.headers, &self.body).await?;
-                // `Idempotency-Key` has its place here: it names the submission.
-                let appended =
-                    events::post_one(&self.state.rules, &self.state.appender, body.bytes).await?;
-                Ok(events::accepted(&appended))
+                let (rules, appender) = (&self.state.rules, &self.state.appender);
+                let route = matched.route.template();
+                match idempotency::begin(appender, route, &head.headers, &body.bytes)? {
+                    idempotency::Request::Replay(answer) => Ok(events::replay(&answer)),
+                    idempotency::Request::New(key) => {
+                        events::post_one(rules, appender, body.bytes, key).await
+                    }
+                }
             }
             Action::PostBatch => {
                 self.activity.note();
@@ -215,12 +220,15 @@ impl<A: Appender, G: Gmfy> Service<A, G> {
                 let lenient = prefer::is_lenient(&head.headers);
                 let body = request_body::read(body, &head.headers, &self.body).await?;
                 let (rules, appender) = (&self.state.rules, &self.state.appender);
-                let taken = events::post_batch(rules, appender, body.bytes, form, lenient).await?;
-                if !lenient {
-                    return Ok(events::accepted(&taken.appended));
-                }
+                let route = matched.route.template();
+                let key = match idempotency::begin(appender, route, &head.headers, &body.bytes)? {
+                    idempotency::Request::Replay(answer) => return Ok(events::replay(&answer)),
+                    idempotency::Request::New(key) => key,
+                };
+                let taken =
+                    events::post_batch(rules, appender, body.bytes, form, lenient, key).await?;
                 self.metrics.refused_for("invalid", taken.left_out);
-                Ok(events::accepted_leniently(&taken))
+                Ok(taken.response)
             }
             Action::Read(call) => {
                 let passed = self.state.gmfy.get(&call, head.uri.query()).await?;

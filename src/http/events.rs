@@ -8,10 +8,11 @@ use http::{HeaderValue, Response, StatusCode};
 use serde::Serialize;
 
 use super::body::Body;
+use super::idempotency;
 use super::prefer::PREFERENCE_APPLIED;
 use super::problem::{self, ListedError, Problem};
 use crate::event::{EventError, Rules};
-use crate::queue::{Appended, Appender, Submission};
+use crate::queue::{Answer, Appended, Appender, Submission, Underway};
 
 /// How a batch is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,12 +23,9 @@ pub(super) enum BatchForm {
 }
 
 /// What became of a batch.
-#[derive(Debug)]
 pub(super) struct Taken {
-    pub(super) appended: Appended,
-    /// What is wrong with the elements that a lenient batch left out.
-    pub(super) errors: Vec<EventError>,
-    /// How many those are.
+    pub(super) response: Response<Body>,
+    /// How many elements a lenient batch left out.
     pub(super) left_out: u64,
 }
 
@@ -36,15 +34,16 @@ pub(super) async fn post_one<A: Appender>(
     rules: &Rules,
     appender: &A,
     body: Bytes,
-) -> Result<Appended, Problem> {
+    key: Option<Underway>,
+) -> Result<Response<Body>, Problem> {
     let submission = {
         let event = rules.parse_one(&body)?;
-        let mut submission = Submission::with_capacity(1, event.wire.len());
+        let mut submission = Submission::with_capacity(1, event.wire.len()).keyed(key);
         submission.push(&event);
         submission
     };
     drop(body);
-    Ok(appender.append(submission).await?)
+    Ok(accepted(&appender.append(submission).await?, None))
 }
 
 /// Takes a batch: whole, or when `lenient` as far as it is good.
@@ -54,8 +53,9 @@ pub(super) async fn post_batch<A: Appender>(
     body: Bytes,
     form: BatchForm,
     lenient: bool,
+    key: Option<Underway>,
 ) -> Result<Taken, Problem> {
-    let (submission, events, left_out, errors) = {
+    let (submission, left_out, rest) = {
         let batch = match form {
             BatchForm::Array => rules.parse_array(&body)?,
             BatchForm::Lines => rules.parse_lines(&body)?,
@@ -63,48 +63,57 @@ pub(super) async fn post_batch<A: Appender>(
         if !batch.errors.is_empty() && !lenient {
             return Err(Problem::invalid(batch.errors).with_events(batch.len as u64));
         }
+        let rest = lenient.then(|| rest_of_lenient(&batch.errors));
+        let key = key.map(|key| match &rest {
+            Some(rest) => key.with_rest(rest),
+            None => key,
+        });
         let bytes = batch.events.iter().map(|event| event.wire.len()).sum();
-        let mut submission = Submission::with_capacity(batch.events.len(), bytes);
+        let mut submission = Submission::with_capacity(batch.events.len(), bytes).keyed(key);
         for event in &batch.events {
             submission.push(event);
         }
-        let events = batch.events.len();
-        (submission, events as u64, batch.len.saturating_sub(events) as u64, batch.errors)
+        let left_out = batch.len.saturating_sub(batch.events.len());
+        (submission, left_out as u64, rest)
     };
     drop(body);
-    if events == 0 {
-        return Ok(Taken { appended: Appended::default(), errors, left_out });
-    }
+    let events = submission.len() as u64;
     let appended = appender.append(submission).await;
     let appended = appended.map_err(|error| Problem::from(error).with_events(events))?;
-    Ok(Taken { appended, errors, left_out })
+    Ok(Taken { response: accepted(&appended, rest.as_deref()), left_out })
 }
 
-/// 202 for what is durable.
-pub(super) fn accepted(appended: &Appended) -> Response<Body> {
-    let mut text = String::with_capacity(128);
+/// What a request is answered that was answered before.
+pub(super) fn replay(answer: &Answer) -> Response<Body> {
+    idempotency::replayed(accepted(&answer.appended(), answer.rest.as_deref()))
+}
+
+/// 202 for what is durable. `rest` is what a lenient batch's answer says beside the counts.
+fn accepted(appended: &Appended, rest: Option<&str>) -> Response<Body> {
+    let rest = rest.map(|rest| (rest, HeaderValue::from_static("handling=lenient")));
+    let mut text = String::with_capacity(128 + rest.as_ref().map_or(0, |(rest, _)| rest.len()));
     write_counts(&mut text, appended);
-    text.push('}');
-    answer(text.into_bytes())
+    text.push_str(rest.as_ref().map_or("}", |(rest, _)| rest));
+    let mut response = Response::new(Body::from(text.into_bytes()));
+    *response.status_mut() = StatusCode::ACCEPTED;
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    if let Some((_, applied)) = rest {
+        headers.insert(PREFERENCE_APPLIED, applied);
+    }
+    response
 }
 
-/// 202 for a lenient batch: the counts, and what was left out and why.
-pub(super) fn accepted_leniently(taken: &Taken) -> Response<Body> {
+/// What was left out of a lenient batch and why, as the end of the answer's object.
+fn rest_of_lenient(errors: &[EventError]) -> String {
     #[derive(Serialize)]
     struct Rest<'a> {
         errors: Vec<ListedError<'a>>,
         errors_omitted: usize,
     }
-    let mut text = String::with_capacity(128);
-    write_counts(&mut text, &taken.appended);
-    let (errors, errors_omitted) = problem::listed(&taken.errors);
+    let (errors, errors_omitted) = problem::listed(errors);
     let rest = serde_json::to_string(&Rest { errors, errors_omitted }).unwrap_or_default();
-    text.push(',');
-    text.push_str(rest.strip_prefix('{').unwrap_or("}"));
-    let mut response = answer(text.into_bytes());
-    let applied = HeaderValue::from_static("handling=lenient");
-    response.headers_mut().insert(PREFERENCE_APPLIED, applied);
-    response
+    format!(",{}", rest.strip_prefix('{').unwrap_or("}"))
 }
 
 /// Writes the answer's object, but for its end.
@@ -121,11 +130,4 @@ fn write_counts(text: &mut String, appended: &Appended) {
         ),
     };
     debug_assert!(written.is_ok(), "a String takes all");
-}
-
-fn answer(body: Vec<u8>) -> Response<Body> {
-    let mut response = Response::new(Body::from(body));
-    *response.status_mut() = StatusCode::ACCEPTED;
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    response
 }

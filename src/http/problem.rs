@@ -43,6 +43,11 @@ kinds! {
     BROKEN_BODY = "broken-body", BAD_REQUEST, "invalid", "The body did not arrive whole";
     BAD_ID = "bad-id", BAD_REQUEST, "invalid", "The path holds an id that can't be one";
     BAD_HOST = "bad-host", BAD_REQUEST, "host", "The request needs exactly one valid Host";
+    BAD_KEY = "bad-idempotency-key", BAD_REQUEST, "invalid", "The Idempotency-Key can't be one";
+    KEY_UNDERWAY = "idempotency-key-underway", CONFLICT, "underway",
+        "A request with this Idempotency-Key is under way";
+    KEY_REUSED = "idempotency-key-reused", UNPROCESSABLE_ENTITY, "key_reused",
+        "The Idempotency-Key came before with another body";
     UNAUTHORIZED = "unauthorized", UNAUTHORIZED, "unauthorized", "An API key is needed";
     TOKEN_NEEDED = "token-needed", UNAUTHORIZED, "unauthorized", "The admin token is needed";
     FOREIGN_SITE = "foreign-site", FORBIDDEN, "invalid", "The request comes from another site";
@@ -205,6 +210,21 @@ impl Problem {
 
     pub(super) fn options_not_json(why: &serde_json::Error) -> Self {
         Self::new(&NOT_JSON, why.to_string())
+    }
+
+    pub(super) fn bad_idempotency_key() -> Self {
+        Self::new(&BAD_KEY, "Send one Idempotency-Key of 1 to 255 bytes.")
+    }
+
+    pub(super) fn key_underway() -> Self {
+        let detail = "Its answer is not known yet: send it again, unchanged, a little later.";
+        Self::new(&KEY_UNDERWAY, detail).retry_after(1)
+    }
+
+    pub(super) fn key_reused() -> Self {
+        let detail = "Nothing was taken. Send a new key with each new body, and the same key only \
+                      with the same bytes.";
+        Self::new(&KEY_REUSED, detail)
     }
 
     pub(super) fn panicked() -> Self {

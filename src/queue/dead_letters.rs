@@ -101,6 +101,19 @@ impl DeadLetters {
         Ok(found > 0)
     }
 
+    /// Removes letters that are in the queue again, durably.
+    pub(super) fn forget_requeued(&mut self, letters: &[Sequence]) -> Result<(), EngineError> {
+        let mut is_changed = false;
+        for sequence in letters {
+            is_changed |= self.remove(*sequence)?;
+        }
+        if is_changed {
+            self.database.flush()?;
+            self.database.sync()?;
+        }
+        Ok(())
+    }
+
     /// Up to `limit` letters from `from` on, ascending.
     pub(super) fn list(
         &self,

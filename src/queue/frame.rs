@@ -7,25 +7,31 @@
 //! offset size
 //!      0    4  magic "GMFY"
 //!      4    1  format version, 1
-//!      5    1  flags: 1 begins a request, 2 ends a request, 4 part of one large event
+//!      5    1  flags: 1 begins a request, 2 ends a request, 4 part of one large event, 8 a note
 //!      6    2  zero
 //!      8    8  sequence of the first event
 //!     16    8  when its events were accepted, milliseconds since the Unix epoch
-//!     24    4  events in it (a part: 1)
+//!     24    4  events in it (a part, a note: 1)
 //!     28    4  which part of a large event, from 0
 //!     32    4  bytes of records that follow
 //!     36    4  CRC-32C of everything before and after this field
 //!     40       records
 //! ```
 //!
-//! A record is `length of the JSON: u32, user's hash: u32, kind: u8, JSON`. An event whose record
-//! does not fit one frame lies in several: each holds a part of the record's bytes.
+//! A record is `length of what follows the kind: u32, user's hash: u32, kind: u8, ...`. The kind is
+//! 0 classic, 1 action, 2 unique, with 16 added where the event's mark (16 bytes, see `dedupe`)
+//! and 32 where the sequence of the dead letter that it was (8 bytes) stand before the JSON. A
+//! record of kind 15 is no event: it remembers how its request, whose last record it is, was
+//! answered. Where it doesn't fit its request's last frame, it lies in a frame of its own, a note,
+//! which takes a sequence, so that no two frames share a key. An event whose record does not fit
+//! one frame lies in several: each holds a part of the record's bytes.
 //!
 //! The key is the first sequence, big-endian; behind it, for parts from the second on, the part's
 //! number, big-endian, so that parts sort behind the frame that begins their event.
 
 use bytes::Bytes;
 
+use super::dedupe::{Answer, Known, Mark};
 use super::engine::MAX_VALUE;
 use super::{QueuedEvent, Sequence, UserHash};
 use crate::clock::Timestamp;
@@ -42,6 +48,11 @@ const VERSION: u8 = 1;
 const BEGINS: u8 = 1;
 const ENDS: u8 = 2;
 const PART: u8 = 4;
+const NOTE: u8 = 8;
+
+const MARKED: u8 = 16;
+const REQUEUED: u8 = 32;
+const ANSWER: u8 = 15;
 
 /// Why bytes are no frame. None of these mends itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -65,6 +76,8 @@ pub(super) enum Content {
     Events,
     /// Part number `.0` of one event's record.
     Part(u32),
+    /// No event.
+    Note,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -86,7 +99,16 @@ impl FrameHeader {
                 key.extend_from_slice(&part.to_be_bytes());
                 key
             }
-            Content::Part(_) | Content::Events => key_of(self.first).to_vec(),
+            Content::Part(_) | Content::Events | Content::Note => key_of(self.first).to_vec(),
+        }
+    }
+
+    /// How many events begin in it.
+    pub(super) fn events(&self) -> u64 {
+        match self.content {
+            Content::Events => u64::from(self.count),
+            Content::Part(0) => 1,
+            Content::Part(_) | Content::Note => 0,
         }
     }
 
@@ -106,6 +128,7 @@ pub(super) fn encode(header: &FrameHeader, records: &[u8], out: &mut Vec<u8>) {
     let (kind, part) = match header.content {
         Content::Events => (0, 0),
         Content::Part(part) => (PART, part),
+        Content::Note => (NOTE, 0),
     };
     let flags = kind
         | if header.begins_request { BEGINS } else { 0 }
@@ -142,7 +165,12 @@ pub(super) fn decode(bytes: &[u8]) -> Result<(FrameHeader, &[u8]), FrameError> {
         return Err(FrameError::Checksum);
     }
     let flags = header[5];
-    let content = if flags & PART == 0 { Content::Events } else { Content::Part(part) };
+    let content = match flags & (PART | NOTE) {
+        0 => Content::Events,
+        PART => Content::Part(part),
+        NOTE => Content::Note,
+        _ => return Err(FrameError::Shape),
+    };
     let header = FrameHeader {
         first: Sequence::new(read_u64(header, 8)),
         count,
@@ -167,16 +195,65 @@ fn read_u64(header: &[u8; HEADER], at: usize) -> u64 {
     header[at..].first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes))
 }
 
-/// Appends a record's bytes to `out`.
-pub(super) fn encode_record(user: UserHash, kind: EventKind, json: &[u8], out: &mut Vec<u8>) {
-    out.extend_from_slice(&u32::try_from(json.len()).unwrap_or(u32::MAX).to_le_bytes());
-    out.extend_from_slice(&user.bits().to_le_bytes());
-    out.push(match kind {
+/// What a record says of its event beside the JSON.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct EventHead {
+    pub(super) user: UserHash,
+    pub(super) kind: EventKind,
+    /// Its identity for dedupe, if it has one.
+    pub(super) mark: Option<Mark>,
+    /// The dead letter that it was, if it was one.
+    pub(super) origin: Option<Sequence>,
+}
+
+impl EventHead {
+    /// Bytes of the record before the JSON.
+    pub(super) fn length(&self) -> usize {
+        let mark = if self.mark.is_some() { 16 } else { 0 };
+        RECORD_HEADER + mark + if self.origin.is_some() { 8 } else { 0 }
+    }
+
+    /// What a later start has to know of the event.
+    pub(super) fn known(&self) -> impl Iterator<Item = Known> + use<> {
+        let origin = self.origin.map(|origin| Known::Requeued(origin.get()));
+        self.mark.map(Known::Event).into_iter().chain(origin)
+    }
+}
+
+/// Appends an event's record to `out`.
+pub(super) fn encode_record(head: &EventHead, json: &[u8], out: &mut Vec<u8>) {
+    let kind = match head.kind {
         EventKind::Classic => 0,
         EventKind::Action => 1,
         EventKind::Unique => 2,
-    });
+    };
+    let flags = if head.mark.is_some() { MARKED } else { 0 }
+        | if head.origin.is_some() { REQUEUED } else { 0 };
+    let length = head.length() - RECORD_HEADER + json.len();
+    encode_record_header(length, head.user, kind | flags, out);
+    if let Some(mark) = head.mark {
+        out.extend_from_slice(&mark.0.to_le_bytes());
+    }
+    if let Some(origin) = head.origin {
+        out.extend_from_slice(&origin.get().to_le_bytes());
+    }
     out.extend_from_slice(json);
+}
+
+/// A request's answer as a record.
+pub(super) fn encode_answer(answer: &Answer) -> Vec<u8> {
+    // Fails only on types postcard can't express, of which it has none.
+    let body = postcard::to_stdvec(answer).unwrap_or_default();
+    let mut out = Vec::with_capacity(RECORD_HEADER + body.len());
+    encode_record_header(body.len(), UserHash::from_bits(0), ANSWER, &mut out);
+    out.extend_from_slice(&body);
+    out
+}
+
+fn encode_record_header(length: usize, user: UserHash, kind: u8, out: &mut Vec<u8>) {
+    out.extend_from_slice(&u32::try_from(length).unwrap_or(u32::MAX).to_le_bytes());
+    out.extend_from_slice(&user.bits().to_le_bytes());
+    out.push(kind);
 }
 
 /// How long the record that begins these bytes is, with its header.
@@ -185,34 +262,104 @@ pub(super) fn record_length(bytes: &[u8]) -> Option<usize> {
     (u32::from_le_bytes(length) as usize).checked_add(RECORD_HEADER)
 }
 
-/// Takes a frame's records apart. Stops, with [`FrameError::Shape`], at one that is cut off.
+/// A record, taken apart.
+#[derive(Debug)]
+enum Record {
+    Event(EventHead),
+    Answer(Box<Answer>),
+}
+
+/// Reads the head of the record that begins these bytes; it may be cut off behind that.
+fn record_head(record: &[u8]) -> Result<Record, FrameError> {
+    let (&[_, _, _, _, a, b, c, d, kind], mut rest) =
+        record.split_first_chunk::<RECORD_HEADER>().ok_or(FrameError::Shape)?;
+    if kind == ANSWER {
+        let answer = postcard::from_bytes(rest).map_err(|_| FrameError::Shape)?;
+        return Ok(Record::Answer(answer));
+    }
+    let mut mark = None;
+    if kind & MARKED != 0 {
+        let (bytes, behind) = rest.split_first_chunk().ok_or(FrameError::Shape)?;
+        (mark, rest) = (Some(Mark(u128::from_le_bytes(*bytes))), behind);
+    }
+    let mut origin = None;
+    if kind & REQUEUED != 0 {
+        let (bytes, _) = rest.split_first_chunk().ok_or(FrameError::Shape)?;
+        origin = Some(Sequence::new(u64::from_le_bytes(*bytes)));
+    }
+    let kind = match kind & !(MARKED | REQUEUED) {
+        0 => EventKind::Classic,
+        1 => EventKind::Action,
+        2 => EventKind::Unique,
+        _ => return Err(FrameError::Shape),
+    };
+    let user = UserHash::from_bits(u32::from_le_bytes([a, b, c, d]));
+    Ok(Record::Event(EventHead { user, kind, mark, origin }))
+}
+
+/// Calls `each` with the records, one after the other. Stops, with [`FrameError::Shape`], at one
+/// that is cut off.
+fn each_record(
+    records: &[u8],
+    mut each: impl FnMut(Record, std::ops::Range<usize>),
+) -> Result<(), FrameError> {
+    let mut at = 0;
+    while at < records.len() {
+        let rest = records.get(at..).unwrap_or_default();
+        let length = record_length(rest).ok_or(FrameError::Shape)?;
+        let record = rest.get(..length).ok_or(FrameError::Shape)?;
+        each(record_head(record)?, at..at + length);
+        at += length;
+    }
+    Ok(())
+}
+
+/// Takes a frame's records apart into events.
+///
+/// # Errors
+/// [`FrameError::Shape`] where one is cut off, or there are not as many events as the header says.
+/// What was added to `out` then doesn't count.
 pub(super) fn decode_records(
     header: &FrameHeader,
     records: &Bytes,
     out: &mut Vec<QueuedEvent>,
 ) -> Result<(), FrameError> {
-    let mut at = 0;
-    for number in 0..u64::from(header.count) {
-        let rest = records.get(at..).unwrap_or_default();
-        let length = record_length(rest).ok_or(FrameError::Shape)?;
-        let record = rest.get(..length).ok_or(FrameError::Shape)?;
-        let (&[_, _, _, _, a, b, c, d, kind], _) =
-            record.split_first_chunk::<RECORD_HEADER>().ok_or(FrameError::Shape)?;
+    let mut number = 0;
+    each_record(records, |record, range| {
+        let Record::Event(head) = record else { return };
         out.push(QueuedEvent {
             sequence: header.first.plus(number),
-            user: UserHash::from_bits(u32::from_le_bytes([a, b, c, d])),
-            kind: match kind {
-                0 => EventKind::Classic,
-                1 => EventKind::Action,
-                2 => EventKind::Unique,
-                _ => return Err(FrameError::Shape),
-            },
+            user: head.user,
+            kind: head.kind,
             accepted_at: header.accepted_at,
-            json: records.slice(at + RECORD_HEADER..at + length),
+            json: records.slice((range.start + head.length()).min(range.end)..range.end),
         });
-        at += length;
+        number += 1;
+    })?;
+    if number == header.events() { Ok(()) } else { Err(FrameError::Shape) }
+}
+
+/// Calls `each` with what a later start has to know of a frame that was decoded.
+///
+/// # Errors
+/// [`FrameError::Shape`] where a record is cut off.
+pub(super) fn each_known(
+    header: &FrameHeader,
+    records: &[u8],
+    mut each: impl FnMut(Known),
+) -> Result<(), FrameError> {
+    let note = |record, each: &mut dyn FnMut(Known)| match record {
+        Record::Event(head) => head.known().for_each(each),
+        Record::Answer(answer) => each(Known::Request(answer)),
+    };
+    match header.content {
+        Content::Events | Content::Note => {
+            each_record(records, |record, _| note(record, &mut each))
+        }
+        // The first part holds the head.
+        Content::Part(0) => record_head(records).map(|record| note(record, &mut each)),
+        Content::Part(_) => Ok(()),
     }
-    if at == records.len() { Ok(()) } else { Err(FrameError::Shape) }
 }
 
 #[cfg(test)]
@@ -228,6 +375,16 @@ mod tests {
             content: Content::Events,
             begins_request: true,
             ends_request: false,
+        }
+    }
+
+    /// Every second user's events have a mark, every third's an origin.
+    fn head(user: u32, kind: EventKind) -> EventHead {
+        EventHead {
+            user: UserHash::from_bits(user),
+            kind,
+            mark: (user % 2 == 0).then(|| Mark(u128::from(user) << 90)),
+            origin: (user % 3 == 0).then(|| Sequence::new(u64::from(user))),
         }
     }
 
@@ -261,7 +418,7 @@ mod tests {
         ) {
             let mut records = Vec::new();
             for (user, kind, json) in &events {
-                encode_record(UserHash::from_bits(*user), *kind, json, &mut records);
+                encode_record(&head(*user, *kind), json, &mut records);
             }
             let header = header(first, u32::try_from(events.len()).unwrap());
             let mut bytes = Vec::new();
@@ -271,6 +428,10 @@ mod tests {
             prop_assert_eq!(decoded, header);
             let mut out = Vec::new();
             decode_records(&decoded, &Bytes::copy_from_slice(found), &mut out).unwrap();
+            let mut known = Vec::new();
+            each_known(&decoded, found, |one| known.push(one)).unwrap();
+            let expected = events.iter().flat_map(|(user, kind, _)| head(*user, *kind).known());
+            prop_assert_eq!(known, expected.collect::<Vec<_>>());
             prop_assert_eq!(out.len(), events.len());
             for (number, (event, (user, kind, json))) in out.iter().zip(&events).enumerate() {
                 prop_assert_eq!(event.sequence, Sequence::new(first + number as u64));
@@ -285,7 +446,7 @@ mod tests {
             json in prop::collection::vec(any::<u8>(), 0..80), bit in any::<prop::sample::Index>(),
         ) {
             let mut records = Vec::new();
-            encode_record(UserHash::from_bits(5), EventKind::Classic, &json, &mut records);
+            encode_record(&head(5, EventKind::Classic), &json, &mut records);
             let mut bytes = Vec::new();
             encode(&header(3, 1), &records, &mut bytes);
             let bit = bit.index(bytes.len() * 8);

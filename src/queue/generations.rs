@@ -9,10 +9,12 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
+use super::dedupe::Known;
 use super::engine::{Database, EngineError, folder_bytes, sync_folder};
-use super::frame::{Content, decode, key_of};
+use super::frame::{decode, each_known, key_of};
 use super::group::Assembler;
 use super::{Chunk, Partitions, QueuedEvent, ReadLimit, Sequence};
+use crate::clock::Timestamp;
 
 /// Sealed generations that stay open for reading. Lanes that keep pace share one.
 const OPEN_FOR_READING: usize = 3;
@@ -312,15 +314,18 @@ pub(super) struct Survey {
     pub(super) cut_off: Vec<Vec<u8>>,
     /// Values that are no frames.
     pub(super) damaged: u64,
+    /// What is to be known of the whole requests, and when it was accepted.
+    pub(super) known: Vec<(Timestamp, Known)>,
 }
 
-/// Reads the headers of all frames before `limit`.
+/// Reads all frames before `limit`.
 pub(super) fn survey(database: &Database, limit: Option<Sequence>) -> Result<Survey, EngineError> {
     let mut survey = Survey::default();
     let mut open_events = 0;
+    let mut open_known = Vec::new();
     let mut is_open = false;
     database.scan(&[], |key, value| {
-        let Ok((header, _)) = decode(value) else {
+        let Ok((header, records)) = decode(value) else {
             survey.damaged += 1;
             return true;
         };
@@ -331,16 +336,18 @@ pub(super) fn survey(database: &Database, limit: Option<Sequence>) -> Result<Sur
         if header.begins_request {
             survey.cut_off.clear();
             open_events = 0;
+            open_known.clear();
             is_open = true;
         }
-        open_events += match header.content {
-            Content::Events => u64::from(header.count),
-            Content::Part(0) => 1,
-            Content::Part(_) => 0,
-        };
+        open_events += header.events();
+        let at = header.accepted_at;
+        if each_known(&header, records, |known| open_known.push((at, known))).is_err() {
+            survey.damaged += 1;
+        }
         survey.cut_off.push(key.to_vec());
         if header.ends_request && is_open {
             survey.events += open_events;
+            survey.known.append(&mut open_known);
             survey.end = Some(header.end());
             survey.cut_off.clear();
             is_open = false;

@@ -2,9 +2,10 @@
 
 use bytes::Bytes;
 
-use super::frame::{Content, FrameHeader, MAX_FRAME, MAX_RECORDS, RECORD_HEADER, encode};
+use super::dedupe::{Answer, Known, Underway};
+use super::frame::{Content, FrameHeader, MAX_FRAME, MAX_RECORDS, encode, encode_answer};
 use super::submission::Entry;
-use super::{QueuedEvent, Sequence, Submission};
+use super::{Appended, QueuedEvent, Sequence, Submission};
 use crate::clock::Timestamp;
 
 /// A frame as it goes into the database.
@@ -22,8 +23,12 @@ pub(super) struct Group {
     pub(super) first: Sequence,
     /// The sequence behind the last.
     pub(super) end: Sequence,
-    /// By kind, as the ledger orders them.
+    /// Accepted ones by kind, as the ledger orders them.
     pub(super) kinds: [u64; 3],
+    /// Dead letters that are in the queue again.
+    pub(super) requeued: u64,
+    /// What a later start has to know of it.
+    pub(super) known: Vec<Known>,
 }
 
 /// Cuts requests into frames. A frame holds whole requests, or a run of one request's records, or
@@ -48,6 +53,8 @@ impl GroupBuilder {
                 first,
                 end: first,
                 kinds: [0; 3],
+                requeued: 0,
+                known: Vec::new(),
             },
             accepted_at,
             records: Vec::new(),
@@ -57,29 +64,41 @@ impl GroupBuilder {
         }
     }
 
-    /// Adds a whole request; returns its first and last sequence, none where it has no events.
-    pub(super) fn push(&mut self, submission: Submission) -> Option<(Sequence, Sequence)> {
-        let (records, entries) = submission.into_parts();
-        if entries.is_empty() {
-            return None;
-        }
+    /// Adds a whole request, of which `duplicates` events are left out already. Its key, if it has
+    /// one, has to be held until the commit is done.
+    pub(super) fn push(
+        &mut self,
+        submission: Submission,
+        duplicates: u64,
+    ) -> (Appended, Option<Underway>) {
+        let (records, entries, mut key) = submission.into_parts();
         let first = self.group.end;
-        let fits_one_frame = records.len() <= MAX_RECORDS;
-        if self.records.len() + records.len() > MAX_RECORDS {
+        let accepted = entries.len() as u64;
+        let last = Sequence::new(first.get() + accepted.saturating_sub(1));
+        let sequences = (accepted > 0).then_some((first, last));
+        let appended = Appended { accepted, duplicates, sequences };
+        let answer = key.as_mut().and_then(|key| key.answer(&appended));
+        let note = answer.as_ref().map(encode_answer).unwrap_or_default();
+        let length = records.len() + note.len();
+        if self.records.len() + length > MAX_RECORDS {
             self.close_frame(true);
         }
-        if fits_one_frame {
+        if entries.is_empty() {
+            self.close_frame(true);
+            self.push_note(&note);
+        } else if length <= MAX_RECORDS {
             self.records.extend_from_slice(&records);
+            self.records.extend_from_slice(&note);
             self.count += u32::try_from(entries.len()).unwrap_or(u32::MAX);
-            self.group.end = first.plus(entries.len() as u64);
+            self.group.end = last.next();
         } else {
-            self.push_across_frames(&records, &entries);
+            self.push_across_frames(&records, &entries, &note);
         }
-        self.index(first, records, &entries);
-        Some((first, Sequence::new(self.group.end.get() - 1)))
+        self.index(first, records, &entries, answer);
+        (appended, key)
     }
 
-    fn push_across_frames(&mut self, records: &[u8], entries: &[Entry]) {
+    fn push_across_frames(&mut self, records: &[u8], entries: &[Entry], note: &[u8]) {
         let mut start = 0;
         for entry in entries {
             let record = records.get(start..entry.end).unwrap_or_default();
@@ -88,14 +107,39 @@ impl GroupBuilder {
                 self.close_frame(false);
             }
             if record.len() > MAX_RECORDS {
-                self.push_parts(record, start == records.len());
+                self.push_parts(record, start == records.len() && note.is_empty());
             } else {
                 self.records.extend_from_slice(record);
                 self.count += 1;
                 self.group.end = self.group.end.next();
             }
         }
-        self.close_frame(true);
+        if self.count > 0 && self.records.len() + note.len() <= MAX_RECORDS {
+            self.records.extend_from_slice(note);
+            self.close_frame(true);
+        } else {
+            self.close_frame(note.is_empty());
+            self.push_note(note);
+        }
+    }
+
+    /// A frame without events, that ends its request.
+    fn push_note(&mut self, note: &[u8]) {
+        if note.is_empty() {
+            return;
+        }
+        let header = FrameHeader {
+            first: self.group.end,
+            count: 1,
+            accepted_at: self.accepted_at,
+            content: Content::Note,
+            begins_request: self.begins_request,
+            ends_request: true,
+        };
+        self.begins_request = true;
+        self.push_frame(&header, note);
+        self.group.end = self.group.end.next();
+        self.frame_first = self.group.end;
     }
 
     fn push_parts(&mut self, record: &[u8], last_of_request: bool) {
@@ -142,20 +186,31 @@ impl GroupBuilder {
         self.group.frames.push(EncodedFrame { key: header.key(), value });
     }
 
-    fn index(&mut self, first: Sequence, records: Vec<u8>, entries: &[Entry]) {
+    fn index(
+        &mut self,
+        first: Sequence,
+        records: Vec<u8>,
+        entries: &[Entry],
+        answer: Option<Answer>,
+    ) {
         let records = Bytes::from(records);
         let mut start = 0;
         for (number, entry) in (0..).zip(entries) {
             self.group.events.push(QueuedEvent {
                 sequence: first.plus(number),
-                user: entry.user,
-                kind: entry.kind,
+                user: entry.head.user,
+                kind: entry.head.kind,
                 accepted_at: self.accepted_at,
-                json: records.slice(start + RECORD_HEADER..entry.end),
+                json: records.slice(start + entry.head.length()..entry.end),
             });
-            self.group.kinds[entry.kind as usize] += 1;
+            match entry.head.origin {
+                None => self.group.kinds[entry.head.kind as usize] += 1,
+                Some(_) => self.group.requeued += 1,
+            }
+            self.group.known.extend(entry.head.known());
             start = entry.end;
         }
+        self.group.known.extend(answer.map(|answer| Known::Request(Box::new(answer))));
     }
 
     pub(super) fn finish(mut self) -> Group {
@@ -192,6 +247,7 @@ impl Assembler {
                 whole && decoded.is_ok()
             }
             Content::Part(part) => self.push_part(header, part, records, out),
+            Content::Note => self.open.take().is_none(),
         }
     }
 
@@ -219,62 +275,96 @@ impl Assembler {
 
 #[cfg(test)]
 mod tests {
+    use super::super::dedupe::{Begun, Dedupe, DedupeLimits, RequestKey};
     use super::*;
+    use crate::clock::Clock;
     use crate::event::{Event, EventKind};
     use proptest::prelude::*;
     use std::borrow::Cow;
+    use std::sync::Arc;
+    use std::time::Duration;
 
-    fn submission(sizes: &[usize]) -> Submission {
-        let mut submission = Submission::with_capacity(sizes.len(), 0);
+    /// Unique events of these sizes, with a key of the request's own.
+    fn submission(sizes: &[usize], key: Option<Underway>) -> Submission {
+        let mut submission = Submission::with_capacity(sizes.len(), 0).keyed(key);
         for size in sizes {
             let wire = format!("{{\"x\":\"{}\"}}", "a".repeat(*size));
             submission.push(&Event {
                 user_id: Cow::Owned(size.to_string()),
                 event_type: Cow::Borrowed("t"),
-                idempotence_key: None,
-                kind: EventKind::Classic,
+                idempotence_key: (size % 2 == 0).then_some(Cow::Borrowed("k")),
+                kind: EventKind::Unique,
                 wire: Cow::Owned(wire),
             });
         }
         submission
     }
 
+    fn key(dedupe: &Arc<Dedupe>, number: usize, rest: usize) -> Underway {
+        let key = RequestKey::new("/", &number.to_le_bytes(), b"");
+        match dedupe.begin(key) {
+            Begun::First(key) => key.with_rest(&"r".repeat(rest)),
+            begun => panic!("{begun:?}"),
+        }
+    }
+
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(64))]
         #[test]
         fn frames_hold_exactly_what_was_submitted(
-            requests in prop::collection::vec(
-                prop::collection::vec(prop_oneof![9 => 0usize..300, 1 => 300usize..40_000], 1..12), 1..12),
+            requests in prop::collection::vec((
+                prop::collection::vec(prop_oneof![9 => 0usize..300, 1 => 300usize..40_000], 0..12),
+                prop::option::of(0usize..5000),
+            ), 1..12),
         ) {
+            let limits = DedupeLimits { window: Duration::from_secs(1), entries: 100 };
+            let forgotten = prometheus::IntCounter::new("f", "f").unwrap();
+            let dedupe = Arc::new(Dedupe::new(limits, Clock::default(), forgotten));
             let first = Sequence::new(100);
             let mut builder = GroupBuilder::new(first, Timestamp::from_millis(5), 0);
-            let mut ends = Vec::new();
-            for request in &requests {
-                let (_, last) = builder.push(submission(request)).unwrap();
-                ends.push(last);
+            let mut keys = Vec::new();
+            let mut last_end = first;
+            let mut begins_at = Vec::new();
+            for (number, (sizes, rest)) in requests.iter().enumerate() {
+                let underway = rest.map(|rest| key(&dedupe, number, rest));
+                let (appended, underway) = builder.push(submission(sizes, underway), 0);
+                keys.push(underway);
+                prop_assert_eq!(appended.accepted, sizes.len() as u64);
+                if let Some((begin, end)) = appended.sequences {
+                    prop_assert_eq!(end, begin.plus(sizes.len() as u64 - 1), "consecutive");
+                    prop_assert!(begin >= last_end);
+                    last_end = end.next();
+                    begins_at.push(begin);
+                }
             }
             let group = builder.finish();
             prop_assert!(group.frames.windows(2).all(|pair| pair[0].key < pair[1].key));
             let mut assembler = Assembler::default();
-            let mut events = Vec::new();
-            let mut marked_ends = Vec::new();
+            let (mut events, mut known) = (Vec::new(), Vec::new());
             let mut begins = true;
+            let mut end = first;
             for frame in &group.frames {
                 prop_assert!(frame.value.len() <= MAX_FRAME);
                 let (header, records) = super::super::frame::decode(&frame.value).unwrap();
                 prop_assert_eq!(&header.key(), &frame.key);
                 prop_assert_eq!(header.begins_request, begins, "a request begins where one ended");
                 begins = header.ends_request;
+                end = header.end();
                 prop_assert!(assembler.push(&header, records, &mut events));
-                if header.ends_request {
-                    marked_ends.push(Sequence::new(header.end().get() - 1));
-                }
+                super::super::frame::each_known(&header, records, |one| known.push(one)).unwrap();
+                // Where a request ends, the next begins.
+                let next = begins_at.iter().find(|begin| **begin >= end);
+                let inside = events.len() < group.events.len()
+                    && next.is_none_or(|next| *next != group.events[events.len()].sequence);
+                prop_assert!(!header.ends_request || !inside, "an end mark within a request");
             }
+            prop_assert!(begins, "the last request ends");
             prop_assert_eq!(&events, &group.events);
-            prop_assert_eq!(group.end, first.plus(events.len() as u64));
-            // Every end mark stands at the end of a request, the last request's included.
-            prop_assert!(marked_ends.iter().all(|end| ends.contains(end)));
-            prop_assert_eq!(marked_ends.last(), ends.last());
+            prop_assert_eq!(&known, &group.known);
+            prop_assert_eq!(end, group.end);
+            let remembered = requests.iter().filter(|(_, rest)| rest.is_some_and(|r| r < 4096));
+            let answers = known.iter().filter(|one| matches!(one, Known::Request(_)));
+            prop_assert_eq!(answers.count(), remembered.count());
         }
     }
 }

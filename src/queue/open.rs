@@ -12,7 +12,7 @@
 //! Start-up reads the state and the newest generation; the others' counts are in the state. So it
 //! takes as long for ten million events as for none.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::fs::{self, File};
 use std::io::{Read as _, Write as _};
 use std::path::{Path, PathBuf};
@@ -23,14 +23,17 @@ use rustix::fs::{FlockOperation, flock};
 use tracing::{info, warn};
 
 use super::dead_letters::DeadLetters;
+use super::dedupe::{Dedupe, DedupeLimits, Known, Pack};
 use super::engine::{Database, EngineError};
 use super::generations::{Generations, create_folder, survey};
 use super::passed::Passed;
 use super::state::{
-    GenerationRecord, LaneRecord, Sealed, StateDb, Stored, put_generation, put_lane, reserve,
+    GenerationRecord, LaneRecord, PIECE, PackRecord, Sealed, StateDb, Stored, put_generation,
+    put_lane, put_pack, reserve,
 };
 use super::writer::{RESERVE, Written};
 use super::{Partitions, ReadLimit, Sequence};
+use crate::clock::Timestamp;
 
 const FORMAT_VERSION: u32 = 1;
 
@@ -44,6 +47,7 @@ pub struct Options {
     pub interval: Option<Duration>,
     /// Bytes that the dead letters may take.
     pub dead_letters_max_bytes: u64,
+    pub dedupe: DedupeLimits,
 }
 
 /// Why the folder can't be used. None of these mends itself.
@@ -79,6 +83,9 @@ pub(super) struct Opened {
     pub(super) appended: u64,
     /// An operator paused delivery.
     pub(super) paused: bool,
+    /// What is to be known of the newest generation, and what is stored of it of the others.
+    pub(super) pack: Pack,
+    pub(super) packs: VecDeque<PackRecord>,
 }
 
 impl Opened {
@@ -87,7 +94,8 @@ impl Opened {
     }
 }
 
-pub(super) fn open(options: &Options) -> Result<Opened, OpenError> {
+/// `dedupe` is told what was accepted lately.
+pub(super) fn open(options: &Options, dedupe: &Dedupe) -> Result<Opened, OpenError> {
     let dir = options.dir.as_path();
     let folder = |source| OpenError::Folder { dir: dir.to_owned(), source };
     let store =
@@ -101,13 +109,18 @@ pub(super) fn open(options: &Options) -> Result<Opened, OpenError> {
     let state_path = dir.join("state");
     let state = StateDb::open(&state_path).map_err(store)?;
     let stored = state.load().map_err(store)?;
-    let dead_letters = DeadLetters::open(&dir.join("dead-letters"), options.dead_letters_max_bytes)
-        .map_err(store)?;
+    let mut recall = Recall { dedupe, requeued: Vec::new() };
+    let mut packs = state.load_packs(|at, known| recall.note(at, known)).map_err(store)?;
+    let mut dead_letters =
+        DeadLetters::open(&dir.join("dead-letters"), options.dead_letters_max_bytes)
+            .map_err(store)?;
     let newest_dead = dead_letters.highest().map_err(store)?;
 
     let generations = Arc::new(Generations::new(log));
     let found = generations.found().map_err(folder)?;
-    let row = recover_row(&generations, &found, &stored, &state).map_err(store)?;
+    let mut row = recover_row(&generations, &found, &stored, &state, &mut recall).map_err(store)?;
+    packs.append(&mut row.packs);
+    dead_letters.forget_requeued(&recall.requeued).map_err(store)?;
     let known = stored.lanes.iter().map(LaneRecord::high).max().unwrap_or(0);
     let next = row
         .highest
@@ -145,7 +158,26 @@ pub(super) fn open(options: &Options) -> Result<Opened, OpenError> {
         next,
         appended,
         paused: stored.paused,
+        pack: row.pack,
+        packs,
     })
+}
+
+/// Where what is to be known of the log goes at start.
+#[derive(Debug)]
+struct Recall<'a> {
+    dedupe: &'a Dedupe,
+    /// Dead letters that are in the queue again.
+    requeued: Vec<Sequence>,
+}
+
+impl Recall<'_> {
+    fn note(&mut self, at: Timestamp, known: &Known) {
+        self.dedupe.restore(at, known);
+        if let Known::Requeued(origin) = known {
+            self.requeued.push(Sequence::new(*origin));
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -155,6 +187,10 @@ struct Row {
     appended: u64,
     /// The sequence behind the last one that any frame or record names.
     highest: Sequence,
+    /// What the newest generation knows.
+    pack: Pack,
+    /// What was stored just now of what others know.
+    packs: VecDeque<PackRecord>,
 }
 
 /// Adds the generations that were found; the newest is opened, and cleaned of a request that was
@@ -164,8 +200,15 @@ fn recover_row(
     found: &std::collections::BTreeMap<u64, PathBuf>,
     stored: &Stored,
     state: &StateDb,
+    recall: &mut Recall<'_>,
 ) -> Result<Row, EngineError> {
-    let mut row = Row { current: None, appended: 0, highest: Sequence::FIRST };
+    let mut row = Row {
+        current: None,
+        appended: 0,
+        highest: Sequence::FIRST,
+        pack: Pack::default(),
+        packs: VecDeque::new(),
+    };
     let mut firsts = found.iter().peekable();
     while let Some((&first, path)) = firsts.next() {
         let record = stored.generations.get(&first);
@@ -191,6 +234,11 @@ fn recover_row(
             database.sync()?;
             info!(generation = first, "a request that was cut off before its answer is dropped");
         }
+        let mut pack = Pack::default();
+        for (at, known) in &survey.known {
+            recall.note(*at, known);
+            pack.push(*at, known, PIECE);
+        }
         row.appended = appended_before + survey.events;
         row.highest = row.highest.max(survey.highest.unwrap_or(Sequence::new(first)));
         match next_first {
@@ -200,12 +248,14 @@ fn recover_row(
                 let end = survey.end.unwrap_or(Sequence::new(first)).min(next);
                 generations.add_sealed(first, path.clone(), end);
                 let sealed = Some(Sealed { events: survey.events, end: end.get() });
-                state.write(vec![put_generation(
-                    first,
-                    GenerationRecord { appended_before, sealed },
-                )])?;
+                let record = GenerationRecord { appended_before, sealed };
+                let mut changes = vec![put_generation(first, record)];
+                changes.extend(put_pack(first, &pack));
+                state.write(changes)?;
+                row.packs.push_back(pack.record(Sequence::new(first)));
             }
             None => {
+                row.pack = pack;
                 let first = Sequence::new(first);
                 generations.add_written(first, Arc::clone(&database));
                 row.current = Some(Written {

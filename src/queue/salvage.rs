@@ -269,7 +269,7 @@ mod tests {
     fn group(requests: &[(usize, usize)]) -> Group {
         let mut builder = GroupBuilder::new(Sequence::new(10), Timestamp::from_millis(5), 0);
         for (events, size) in requests {
-            builder.push(submission(&vec!["u"; *events], *size));
+            builder.push(submission(&vec!["u"; *events], *size), 0);
         }
         builder.finish()
     }

@@ -1,15 +1,18 @@
 //! The small state beside the log: the lanes' cursors, the generations' counts, the reserve of
 //! sequences. One database of its own; a record over one value lies in several.
 
+use std::collections::VecDeque;
 use std::path::Path;
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use super::dedupe::{Known, Pack, unpack};
 use super::engine::{Database, EngineError, MAX_VALUE};
 use super::{
     BatchKey, LaneCursor, LaneStart, Partition, Partitions, Sequence, SequenceRanges, StoredBatch,
 };
+use crate::clock::Timestamp;
 
 /// A change of a key: its new value, or none to remove it.
 pub(super) type Change = (Vec<u8>, Option<Vec<u8>>);
@@ -18,8 +21,9 @@ const RESERVED: &[u8] = b"reserved";
 const PAUSED: &[u8] = b"paused";
 const GENERATION: u8 = b'g';
 const LANE: u8 = b'l';
+const PACK: u8 = b'k';
 /// Bytes of a record in one value; the key and sled's own overhead leave room.
-const PIECE: usize = MAX_VALUE - 256;
+pub(super) const PIECE: usize = MAX_VALUE - 256;
 
 /// What is known of a generation without reading it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -149,6 +153,16 @@ pub(super) fn reseat(old: &[LaneRecord], lanes: usize, fresh: Sequence) -> Vec<L
     (0..lanes).map(seat).collect()
 }
 
+/// What is stored of what a sealed generation knows.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct PackRecord {
+    pub(super) first: u64,
+    pub(super) pieces: u16,
+    pub(super) entries: usize,
+    /// When the newest of it was accepted.
+    pub(super) newest: Timestamp,
+}
+
 /// What the state's database held at start.
 #[derive(Debug, Default)]
 pub(super) struct Stored {
@@ -197,6 +211,34 @@ impl StateDb {
         Ok(stored)
     }
 
+    /// Calls `each` with what is to be known of sealed generations, the oldest first; returns what
+    /// is stored of it.
+    pub(super) fn load_packs(
+        &self,
+        mut each: impl FnMut(Timestamp, &Known),
+    ) -> Result<VecDeque<PackRecord>, EngineError> {
+        let mut packs = VecDeque::<PackRecord>::new();
+        self.0.scan(&[PACK], |key, value| {
+            let [PACK, rest @ ..] = key else { return false };
+            let Some(first) = rest.first_chunk().copied().map(u64::from_be_bytes) else {
+                return true;
+            };
+            if packs.back().is_none_or(|pack| pack.first != first) {
+                packs.push_back(PackRecord { first, ..PackRecord::default() });
+            }
+            if let Some(pack) = packs.back_mut() {
+                pack.pieces += 1;
+                for (at, known) in unpack(value) {
+                    pack.entries += 1;
+                    pack.newest = pack.newest.max(at);
+                    each(at, &known);
+                }
+            }
+            true
+        })?;
+        Ok(packs)
+    }
+
     /// Applies changes, all or none, and hands them to the operating system.
     pub(super) fn write(&self, changes: Vec<Change>) -> Result<(), EngineError> {
         self.0.apply(changes)?;
@@ -223,6 +265,24 @@ pub(super) fn put_generation(first: u64, record: GenerationRecord) -> Change {
 
 pub(super) fn remove_generation(first: u64) -> Change {
     (generation_key(first), None)
+}
+
+/// The changes that store what is to be known of a sealed generation.
+pub(super) fn put_pack(first: u64, pack: &Pack) -> impl Iterator<Item = Change> {
+    let pieces = (0_u16..).zip(pack.pieces());
+    pieces.map(move |(number, piece)| (pack_key(first, number), Some(piece.clone())))
+}
+
+/// The changes that remove a pack.
+pub(super) fn remove_pack(pack: PackRecord) -> impl Iterator<Item = Change> {
+    (0..pack.pieces).map(move |number| (pack_key(pack.first, number), None))
+}
+
+fn pack_key(first: u64, number: u16) -> Vec<u8> {
+    let mut key = vec![PACK];
+    key.extend_from_slice(&first.to_be_bytes());
+    key.extend_from_slice(&number.to_be_bytes());
+    key
 }
 
 fn generation_key(first: u64) -> Vec<u8> {

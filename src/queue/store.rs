@@ -7,6 +7,7 @@ use std::thread::JoinHandle;
 
 use tokio::sync::{Semaphore, oneshot, watch};
 
+use super::dedupe::Dedupe;
 use super::generations::Generations;
 use super::keeper::{Keeper, Task};
 use super::open::{OpenError, Options, open};
@@ -14,8 +15,9 @@ use super::state::put_paused;
 use super::tail::Tail;
 use super::writer::{AtomicReadiness, Request, Writer};
 use super::{
-    AppendError, Appended, Appender, Chunk, DeadLetter, LaneCursor, LaneStart, Log, Partitions,
-    QueuedEvent, ReadLimit, Readiness, Sequence, Settlement, StoreError, Submission,
+    AppendError, Appended, Appender, Begun, Chunk, DeadLetter, DedupeLimits, LaneCursor, LaneStart,
+    Log, Partitions, QueuedEvent, ReadLimit, Readiness, RequestKey, Sequence, Settlement,
+    StoreError, Submission,
 };
 use crate::clock::Clock;
 use crate::telemetry::Metrics;
@@ -46,6 +48,7 @@ struct Shared {
     readiness: Arc<AtomicReadiness>,
     max_bytes: u64,
     was_paused: bool,
+    dedupe: Arc<Dedupe>,
 }
 
 /// The queue's threads; to be joined once the queue is closed.
@@ -92,7 +95,9 @@ impl Queue {
         clock: Clock,
         metrics: Arc<Metrics>,
     ) -> Result<(Self, Threads), OpenError> {
-        let opened = open(options)?;
+        let forgotten = metrics.dedupe_forgotten.clone();
+        let dedupe = Arc::new(Dedupe::new(options.dedupe, clock.clone(), forgotten));
+        let opened = open(options, &dedupe)?;
         let (settled, appended) = (opened.settled(), opened.appended);
         let queue_bytes = opened.generations.disk_bytes();
         metrics.ledger.update(|counts| {
@@ -135,6 +140,9 @@ impl Queue {
             seal_at: GENERATION_BYTES.min(options.max_bytes / 8),
             interval: options.interval,
             unsynced_since: None,
+            dedupe: Arc::clone(&dedupe),
+            pack: opened.pack,
+            packs: opened.packs,
         };
         let (alive, ended) = watch::channel(());
         let alive = Arc::new(Mutex::new(Some(alive)));
@@ -165,8 +173,14 @@ impl Queue {
             readiness,
             max_bytes: options.max_bytes,
             was_paused: opened.paused,
+            dedupe,
         };
         Ok((Self { shared: Arc::new(shared) }, threads))
+    }
+
+    /// Sets other bounds of what is remembered for dedupe.
+    pub fn set_dedupe_limits(&self, limits: DedupeLimits) {
+        self.shared.dedupe.set_limits(limits);
     }
 
     /// Takes no more events and no more tasks; the threads write what they have, and end.
@@ -240,7 +254,7 @@ fn take<T>(slot: &Mutex<Option<T>>) {
 
 impl Appender for Queue {
     async fn append(&self, submission: Submission) -> Result<Appended, AppendError> {
-        if submission.is_empty() {
+        if submission.is_void() {
             return Ok(Appended::default());
         }
         let share = submission.bytes().clamp(WAITING_LEAST, WAITING_BYTES);
@@ -256,6 +270,10 @@ impl Appender for Queue {
         }
         // The writer answers each request that it took, unless it panicked on the way.
         committed.await.unwrap_or(Err(AppendError::OutcomeUnknown))
+    }
+
+    fn begin(&self, key: RequestKey) -> Begun {
+        self.shared.dedupe.begin(key)
     }
 
     fn ready(&self) -> Readiness {

@@ -2,8 +2,9 @@
 
 use std::future::Future;
 
-use super::UserHash;
-use super::frame::{RECORD_HEADER, encode_record};
+use super::dedupe::{Begun, Mark, RequestKey, Underway};
+use super::frame::{EventHead, RECORD_HEADER, encode_record};
+use super::{Sequence, UserHash};
 use crate::event::{Event, EventKind};
 
 /// The events of one request: appended together, or not at all.
@@ -12,12 +13,15 @@ pub struct Submission {
     /// The events' records, one behind the other, as they will lie in frames.
     records: Vec<u8>,
     entries: Vec<Entry>,
+    /// Set where the request has an `Idempotency-Key`.
+    key: Option<Underway>,
+    /// Whether any event has a mark.
+    is_marked: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Entry {
-    pub(super) user: UserHash,
-    pub(super) kind: EventKind,
+    pub(super) head: EventHead,
     /// Where the event's record ends.
     pub(super) end: usize,
 }
@@ -29,14 +33,47 @@ impl Submission {
         Self {
             records: Vec::with_capacity(bytes + events * RECORD_HEADER),
             entries: Vec::with_capacity(events),
+            ..Self::default()
         }
     }
 
-    /// Adds an event behind those already in it.
+    /// The same, of a request that has an `Idempotency-Key`: how it is answered is remembered.
+    #[must_use]
+    pub fn keyed(mut self, key: Option<Underway>) -> Self {
+        self.key = key;
+        self
+    }
+
+    /// Adds an event behind those already in it. A unique one that was accepted lately is left out
+    /// when it is appended, and counted as a duplicate.
     pub fn push(&mut self, event: &Event<'_>) {
+        let mark = match (event.kind, &event.idempotence_key) {
+            (EventKind::Unique, Some(key)) => {
+                Some(Mark::of_event(&event.user_id, &event.event_type, key))
+            }
+            _ => None,
+        };
+        self.is_marked |= mark.is_some();
         let user = UserHash::of(&event.user_id);
-        encode_record(user, event.kind, event.wire.as_bytes(), &mut self.records);
-        self.entries.push(Entry { user, kind: event.kind, end: self.records.len() });
+        let head = EventHead { user, kind: event.kind, mark, origin: None };
+        self.push_record(head, event.wire.as_bytes());
+    }
+
+    /// Adds a dead letter, to be delivered again: a new acceptance, which is no duplicate of
+    /// anything. `origin` is its sequence, by which a start recognises it.
+    pub fn push_requeued(
+        &mut self,
+        origin: Sequence,
+        user: UserHash,
+        kind: EventKind,
+        wire: &[u8],
+    ) {
+        self.push_record(EventHead { user, kind, mark: None, origin: Some(origin) }, wire);
+    }
+
+    fn push_record(&mut self, head: EventHead, wire: &[u8]) {
+        encode_record(&head, wire, &mut self.records);
+        self.entries.push(Entry { head, end: self.records.len() });
     }
 
     /// How many events are in it.
@@ -50,14 +87,41 @@ impl Submission {
         self.entries.is_empty()
     }
 
+    /// Whether there is nothing to write, nor an answer to remember.
+    pub(super) fn is_void(&self) -> bool {
+        self.entries.is_empty() && self.key.is_none()
+    }
+
     /// How many bytes it takes in the log, frames' headers apart.
     #[must_use]
     pub fn bytes(&self) -> usize {
         self.records.len()
     }
 
-    pub(super) fn into_parts(self) -> (Vec<u8>, Vec<Entry>) {
-        (self.records, self.entries)
+    pub(super) fn is_marked(&self) -> bool {
+        self.is_marked
+    }
+
+    pub(super) fn marks(&self) -> impl Iterator<Item = Option<Mark>> + '_ {
+        self.entries.iter().map(|entry| entry.head.mark)
+    }
+
+    /// Keeps the events for which `keep` says so, in order.
+    pub(super) fn retain(&mut self, keep: &[bool]) {
+        let (records, entries) =
+            (std::mem::take(&mut self.records), std::mem::take(&mut self.entries));
+        let mut start = 0;
+        for (entry, keep) in entries.into_iter().zip(keep) {
+            if *keep {
+                self.records.extend_from_slice(records.get(start..entry.end).unwrap_or_default());
+                self.entries.push(Entry { end: self.records.len(), ..entry });
+            }
+            start = entry.end;
+        }
+    }
+
+    pub(super) fn into_parts(self) -> (Vec<u8>, Vec<Entry>, Option<Underway>) {
+        (self.records, self.entries, self.key)
     }
 }
 
@@ -106,6 +170,9 @@ pub trait Appender: Clone + Send + Sync + 'static {
         &self,
         submission: Submission,
     ) -> impl Future<Output = Result<Appended, AppendError>> + Send;
+
+    /// Begins a request that has an `Idempotency-Key`, before its events are looked at.
+    fn begin(&self, key: RequestKey) -> Begun;
 
     /// Whether an append would find room now; for readiness.
     fn ready(&self) -> Readiness;

@@ -3,6 +3,8 @@
 
 mod heartbeats;
 
+mod repetition;
+
 use std::borrow::Cow;
 use std::path::Path;
 use std::sync::Arc;
@@ -28,6 +30,7 @@ fn options(dir: &Path) -> Options {
         max_bytes: 1 << 30,
         interval: None,
         dead_letters_max_bytes: 1 << 20,
+        dedupe: DedupeLimits { window: Duration::from_secs(600), entries: 10_000 },
     }
 }
 
@@ -127,6 +130,10 @@ fn copy_of(dir: &Path) -> tempfile::TempDir {
     target
 }
 
+fn generation_count(dir: &Path) -> usize {
+    std::fs::read_dir(dir.join("queue")).unwrap().count()
+}
+
 #[tokio::test]
 async fn what_is_acknowledged_is_read_back_after_a_crash_in_order() {
     let dir = tempfile::tempdir().unwrap();
@@ -220,7 +227,7 @@ async fn generations_are_sealed_and_removed_when_every_lane_has_passed_them() {
     let fixture =
         Fixture::open_with(&Options { max_bytes: 8 << 20, ..options(dir.path()) }).unwrap();
     let users = ["a", "b", "c", "d", "e", "f", "g", "h"];
-    let generations = || std::fs::read_dir(dir.path().join("queue")).unwrap().count();
+    let generations = || generation_count(dir.path());
     let mut last = 0;
     while generations() < 4 {
         let appended = fixture.queue.append(submission(&users, 5_000)).await.unwrap();
@@ -327,7 +334,7 @@ async fn a_request_that_was_cut_off_is_dropped_whole() {
     let database = super::engine::Database::open(&generation).unwrap();
     let mut builder =
         super::group::GroupBuilder::new(Sequence::new(3), Timestamp::from_millis(5), 3);
-    builder.push(submission(&["c", "d", "e"], 4_000));
+    builder.push(submission(&["c", "d", "e"], 4_000), 0);
     let group = builder.finish();
     assert!(group.frames.len() > 1);
     for frame in group.frames.iter().take(group.frames.len() - 1) {

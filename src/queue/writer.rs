@@ -4,6 +4,7 @@
 //! frames, makes them durable with one flush and one fdatasync, and answers them all. While it
 //! waits for the disk, the next group gathers; when idle, nothing waits for anything.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
@@ -12,14 +13,18 @@ use std::time::{Duration, Instant};
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use tracing::{error, info, warn};
 
+use super::dedupe::{Dedupe, Known, Pack};
 use super::engine::{Database, EngineError};
 use super::generations::Generations;
 use super::group::{Group, GroupBuilder};
 use super::keeper::Task;
-use super::state::{Change, GenerationRecord, Sealed, put_generation, reserve};
+use super::state::{
+    Change, GenerationRecord, PIECE, PackRecord, Sealed, put_generation, put_pack, remove_pack,
+    reserve,
+};
 use super::tail::Tail;
 use super::{AppendError, Appended, Readiness, Sequence, Submission};
-use crate::clock::Clock;
+use crate::clock::{Clock, Timestamp};
 use crate::telemetry::heartbeat::BEAT;
 use crate::telemetry::{Metrics, Pulse};
 
@@ -73,6 +78,11 @@ pub(super) struct Writer {
     pub(super) interval: Option<Duration>,
     pub(super) unsynced_since: Option<Instant>,
     pub(super) pulse: Pulse,
+    pub(super) dedupe: Arc<Dedupe>,
+    /// What is to be known of the generation that is written.
+    pub(super) pack: Pack,
+    /// What is stored of the sealed ones, the oldest first.
+    pub(super) packs: VecDeque<PackRecord>,
 }
 
 /// Why a group was not committed.
@@ -139,12 +149,25 @@ impl Writer {
             return answer_all(requests, &AppendError::QueueFull);
         }
         let started = Instant::now();
-        let mut builder = GroupBuilder::new(self.next, self.clock.now(), events);
+        let at = self.clock.now();
+        let mut builder = GroupBuilder::new(self.next, at, events);
         let mut answers = Vec::with_capacity(requests.len());
-        for Request { submission, done, permit } in requests {
-            let accepted = submission.len() as u64;
-            let sequences = builder.push(submission);
-            answers.push((done, Appended { accepted, duplicates: 0, sequences }, permit));
+        let mut marks = 0;
+        let mut duplicates = 0;
+        for Request { mut submission, done, permit } in requests {
+            let mut repeated = 0;
+            if submission.is_marked() {
+                let (is_new, added) = self.dedupe.add_events(submission.marks(), at);
+                marks += added;
+                repeated = is_new.iter().filter(|is_new| !**is_new).count() as u64;
+                if repeated > 0 {
+                    submission.retain(&is_new);
+                }
+            }
+            duplicates += repeated;
+            let (appended, key) = builder.push(submission, repeated);
+            // A key stays taken until the commit is done.
+            answers.push((done, appended, (key, permit)));
         }
         let group = builder.finish();
         // Failed or not, these sequences are never used again.
@@ -152,9 +175,9 @@ impl Writer {
         match self.store_with_one_retry(&group) {
             Ok(()) => {
                 self.metrics.commit_duration.observe(started.elapsed().as_secs_f64());
-                self.publish(group);
+                self.publish(group, at, duplicates);
                 self.readiness.set(Readiness::Ready);
-                for (done, appended, _permit) in answers {
+                for (done, appended, _held) in answers {
                     drop(done.send(Ok(appended)));
                 }
                 if let Some(interval) = self.interval {
@@ -162,6 +185,7 @@ impl Writer {
                 }
             }
             Err(cause) => {
+                self.dedupe.take_back(marks);
                 let (state, answer) = match &cause {
                     CommitError::Engine(EngineError::NoSpace) => {
                         (Readiness::DiskFull, AppendError::DiskFull)
@@ -173,7 +197,7 @@ impl Writer {
                 if self.readiness.set(state) != state {
                     error!(error = %cause, "events are refused: they can't be stored");
                 }
-                for (done, _, _permit) in answers {
+                for (done, _, _held) in answers {
                     drop(done.send(Err(answer.clone())));
                 }
             }
@@ -190,6 +214,10 @@ impl Writer {
     /// with the same sequences, to a new one. Where that fails too, nothing of it counts: the old
     /// generation's record ends before it, and the new folder is gone.
     fn store_with_one_retry(&mut self, group: &Group) -> Result<(), CommitError> {
+        if group.frames.is_empty() {
+            // Repetitions only, of what is committed.
+            return Ok(());
+        }
         let first_failure = match self.store(group) {
             Ok(()) => return Ok(()),
             Err(failure) => failure,
@@ -233,6 +261,7 @@ impl Writer {
     fn roll(&mut self, first: Sequence) -> Result<(), CommitError> {
         self.sync_if_due(Duration::ZERO);
         let mut changes = Vec::new();
+        let mut packed = None;
         if let Some(current) = self.current.take() {
             if current.first == first {
                 // Nothing was committed to it yet.
@@ -240,7 +269,8 @@ impl Writer {
                 return Ok(());
             }
             self.generations.seal(current.first, first);
-            changes.push(seal_record(&current, first));
+            changes.extend(self.seal_changes(&current, first));
+            packed = Some(current.first);
         }
         let path = self.generations.path_of(first);
         let database = Arc::new(Database::open(&path)?);
@@ -249,6 +279,7 @@ impl Writer {
             .push(put_generation(first.get(), GenerationRecord { appended_before, sealed: None }));
         changes.push(reserve(first.get() + RESERVE));
         self.record(changes)?;
+        packed.into_iter().for_each(|first| self.packed(first));
         self.generations.add_written(first, Arc::clone(&database));
         self.current =
             Some(Written { first, database, appended_before, events: 0, failed_at: None });
@@ -271,11 +302,44 @@ impl Writer {
             return;
         }
         self.generations.seal(current.first, end);
-        if let Err(error) = self.record(vec![seal_record(&current, end)]) {
-            error!(error = %error, "a failed generation's end could not be recorded");
-            // Without its end on disk nothing may follow it.
-            self.current = Some(Written { failed_at: Some(end), ..current });
+        match self.record(self.seal_changes(&current, end)) {
+            Ok(()) => self.packed(current.first),
+            Err(error) => {
+                error!(error = %error, "a failed generation's end could not be recorded");
+                // Without its end on disk nothing may follow it.
+                self.current = Some(Written { failed_at: Some(end), ..current });
+            }
         }
+    }
+
+    /// What is written when a generation is sealed; packs that say nothing any more go with it.
+    fn seal_changes(&self, generation: &Written, end: Sequence) -> Vec<Change> {
+        let mut changes = vec![seal_record(generation, end)];
+        changes.extend(put_pack(generation.first.get(), &self.pack));
+        let stale = self.packs.iter().take(self.stale_packs());
+        changes.extend(stale.copied().flat_map(remove_pack));
+        changes
+    }
+
+    /// How many of the oldest packs are out of the window, or beyond the entries.
+    fn stale_packs(&self) -> usize {
+        let limits = self.dedupe.limits();
+        let now = self.clock.now();
+        let mut entries = 0;
+        let mut kept = self.packs.iter().rev();
+        let kept = kept.by_ref().take_while(|pack| {
+            let is_in = now.since(pack.newest) < limits.window && entries < limits.entries;
+            entries += pack.entries;
+            is_in
+        });
+        self.packs.len() - kept.count()
+    }
+
+    /// Notes that what [`Writer::seal_changes`] said of this generation is stored.
+    fn packed(&mut self, first: Sequence) {
+        self.packs.drain(..self.stale_packs());
+        let pack = std::mem::take(&mut self.pack);
+        self.packs.push_back(pack.record(first));
     }
 
     /// Has the keeper write these changes durably.
@@ -292,17 +356,29 @@ impl Writer {
         }
     }
 
-    fn publish(&mut self, group: Group) {
+    fn publish(&mut self, group: Group, at: Timestamp, duplicates: u64) {
         let count = group.events.len() as u64;
         self.appended += count;
         if let Some(current) = &mut self.current {
             current.events += count;
+        }
+        if !group.known.is_empty() {
+            for known in &group.known {
+                self.pack.push(at, known, PIECE);
+            }
+            let answers = group.known.into_iter().filter_map(|known| match known {
+                Known::Request(answer) => Some(*answer),
+                Known::Event(_) | Known::Requeued(_) => None,
+            });
+            self.dedupe.committed(answers, at);
         }
         let bytes = self.generations.disk_bytes();
         let appended = self.appended;
         self.metrics.ledger.update(|counts| {
             counts.appended = appended;
             counts.queue_bytes = bytes;
+            counts.duplicates += duplicates;
+            counts.requeued += group.requeued;
             for (total, more) in counts.accepted.iter_mut().zip(group.kinds) {
                 *total += more;
             }

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use prometheus::{
-    Encoder as _, Gauge, Histogram, HistogramOpts, HistogramVec, IntCounterVec, IntGauge,
-    IntGaugeVec, Opts, Registry, TextEncoder,
+    Encoder as _, Gauge, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec,
+    IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
 };
 
 use super::heartbeat::Heartbeats;
@@ -47,7 +47,7 @@ pub const OUTCOMES: [&str; 6] =
 /// Values of the label `state`; exactly one is 1.
 pub const UPSTREAM_STATES: [&str; 5] = ["up", "retrying", "open", "paused", "misconfigured"];
 /// Values of the label `reason` of refused events and requests for events.
-pub const REJECT_REASONS: [&str; 13] = [
+pub const REJECT_REASONS: [&str; 15] = [
     "invalid",
     "not_json",
     "too_large",
@@ -61,6 +61,8 @@ pub const REJECT_REASONS: [&str; 13] = [
     "store_failed",
     "host",
     "timeout",
+    "underway",
+    "key_reused",
 ];
 /// Values of the label `result` of a reload: taken, or refused whole because something is invalid.
 pub const RELOAD_RESULTS: [&str; 2] = ["applied", "refused"];
@@ -86,6 +88,8 @@ pub struct Metrics {
     /// No metric, but kept by the same parts: the beats that `/livez` looks at.
     pub heartbeats: Heartbeats,
     pub events_rejected: IntCounterVec,
+    /// Identities forgotten before `events.dedupe_window` was over.
+    pub dedupe_forgotten: IntCounter,
     /// Worked out at each scrape.
     pub queue_oldest_age: Gauge,
     pub queue_disk_free: IntGauge,
@@ -125,6 +129,12 @@ impl Metrics {
                 "gmfy_events_rejected_total",
                 "Events refused, by reason; a body that can't be read counts as one.",
                 &["reason"],
+            )?,
+            dedupe_forgotten: counter(
+                &registry,
+                "gmfy_dedupe_forgotten_total",
+                "Identities forgotten before events.dedupe_window was over, for \
+                 events.dedupe_entries was reached.",
             )?,
             queue_oldest_age: seconds(
                 &registry,
@@ -261,6 +271,12 @@ fn counters(
     let family = IntCounterVec::new(Opts::new(name, help), labels)?;
     registry.register(Box::new(family.clone()))?;
     Ok(family)
+}
+
+fn counter(registry: &Registry, name: &str, help: &str) -> Result<IntCounter, prometheus::Error> {
+    let counter = IntCounter::new(name, help)?;
+    registry.register(Box::new(counter.clone()))?;
+    Ok(counter)
 }
 
 fn gauge(registry: &Registry, name: &str, help: &str) -> Result<IntGauge, prometheus::Error> {

@@ -1,3 +1,4 @@
 //! The application and ops listeners, as callers see them.
 
 mod events;
+mod repetition;

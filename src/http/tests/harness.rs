@@ -16,7 +16,9 @@ use tokio::task::JoinSet;
 use crate::config::{Api, Events, Secret, UnknownEvents};
 use crate::event::Rules;
 use crate::http::{Activity, ApiListener, ApiState, Gmfy, Stop};
-use crate::queue::{AppendError, Appended, Appender, Readiness, Sequence, Submission};
+use crate::queue::{
+    AppendError, Appended, Appender, Begun, Readiness, RequestKey, Sequence, Submission,
+};
 use crate::telemetry::Metrics;
 use crate::upstream::{Call, Passed, SendError};
 
@@ -70,6 +72,10 @@ impl Appender for FakeQueue {
         *appended += count;
         let sequences = Some((first, Sequence::new(*appended)));
         Ok(Appended { accepted: count, duplicates: 0, sequences })
+    }
+
+    fn begin(&self, _: RequestKey) -> Begun {
+        Begun::Underway
     }
 
     fn ready(&self) -> Readiness {

@@ -1,0 +1,556 @@
+//! What was accepted lately, so that it is not accepted twice.
+//!
+//! Two kinds of repetition are known: a unique event (same user, type and idempotenceKey), told by
+//! its [`Mark`]; and a request (same `Idempotency-Key` on the same path), told by its
+//! [`RequestKey`], which gets the same answer again.
+//!
+//! Both lie in the frames of their events, so they are exactly as durable as these. When a
+//! generation is sealed, what it holds of them is written, packed, beside its record: a start reads
+//! the packs and the newest generation, never the whole log.
+//!
+//! Bounded by `events.dedupe_window` in time and by `events.dedupe_entries` in memory; beyond the
+//! entries the oldest are forgotten, and counted.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::hash::{BuildHasherDefault, Hasher};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use prometheus::IntCounter;
+use ring::digest::{Context, SHA256};
+use serde::{Deserialize, Serialize};
+
+use super::state::PackRecord;
+use super::{Appended, Sequence};
+use crate::clock::{Clock, Timestamp};
+
+/// The longest rest of a lenient answer that is remembered, in bytes.
+const MAX_REST: usize = 4096;
+/// So many bytes of a remembered answer weigh as much as an entry.
+const ENTRY_BYTES: usize = 64;
+
+/// A unique event's identity: a cryptographic hash, since users may choose its parts, and a
+/// collision would lose an event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub(super) struct Mark(pub(super) u128);
+
+impl Mark {
+    pub(super) fn of_event(user_id: &str, event_type: &str, idempotence_key: &str) -> Self {
+        Self(hash(b'e', &[user_id.as_bytes(), event_type.as_bytes(), idempotence_key.as_bytes()]))
+    }
+}
+
+/// A request's identity, and what it said.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RequestKey {
+    key: u128,
+    body: u128,
+}
+
+impl RequestKey {
+    /// `key` is the header's value, `path` the route, `body` the bytes after decompression.
+    #[must_use]
+    pub fn new(path: &str, key: &[u8], body: &[u8]) -> Self {
+        Self { key: hash(b'k', &[path.as_bytes(), key]), body: hash(b'b', &[body]) }
+    }
+}
+
+fn hash(domain: u8, parts: &[&[u8]]) -> u128 {
+    let mut context = Context::new(&SHA256);
+    context.update(&[domain]);
+    for part in parts {
+        context.update(&(part.len() as u64).to_le_bytes());
+        context.update(part);
+    }
+    let digest = context.finish();
+    digest.as_ref().first_chunk().map_or(0, |bytes| u128::from_le_bytes(*bytes))
+}
+
+/// What a keyed request was answered.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Answer {
+    key: u128,
+    body: u128,
+    accepted: u64,
+    duplicates: u64,
+    /// The first of its events' consecutive sequences; 0 where none was accepted.
+    first: u64,
+    /// The rest of a lenient answer, as it was sent.
+    pub rest: Option<String>,
+}
+
+impl Answer {
+    /// What the first request's append did.
+    #[must_use]
+    pub fn appended(&self) -> Appended {
+        let last = self.first.saturating_add(self.accepted).saturating_sub(1);
+        let sequences =
+            (self.accepted > 0).then(|| (Sequence::new(self.first), Sequence::new(last)));
+        Appended { accepted: self.accepted, duplicates: self.duplicates, sequences }
+    }
+
+    fn weight(&self) -> usize {
+        2 + self.rest.as_ref().map_or(0, |rest| rest.len().div_ceil(ENTRY_BYTES))
+    }
+}
+
+/// What a start has to know of the frames it no longer reads.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) enum Known {
+    Event(Mark),
+    Request(Box<Answer>),
+    /// A dead letter that is in the queue again under another sequence.
+    Requeued(u64),
+}
+
+/// How a keyed request begins.
+#[derive(Debug)]
+pub enum Begun {
+    /// It is the first of its key: to be handed on with its submission.
+    First(Underway),
+    /// It was answered before.
+    Replay(Answer),
+    /// Its key was used with another body.
+    OtherBody,
+    /// One of its key is under way.
+    Underway,
+}
+
+/// Holds a key while its request is under way. Dropped, the key is free again.
+#[derive(Debug)]
+pub struct Underway {
+    dedupe: Arc<Dedupe>,
+    key: RequestKey,
+    rest: Option<String>,
+    /// Whether its answer is short enough to be remembered.
+    remembered: bool,
+}
+
+impl Underway {
+    /// Has the rest of the request's answer remembered with its counts.
+    #[must_use]
+    pub fn with_rest(mut self, rest: &str) -> Self {
+        self.remembered = rest.len() < MAX_REST;
+        self.rest = self.remembered.then(|| rest.to_owned());
+        self
+    }
+
+    /// The answer to remember; none where it is too long.
+    pub(super) fn answer(&mut self, appended: &Appended) -> Option<Answer> {
+        self.remembered.then(|| Answer {
+            key: self.key.key,
+            body: self.key.body,
+            accepted: appended.accepted,
+            duplicates: appended.duplicates,
+            first: appended.sequences.map_or(0, |(first, _)| first.get()),
+            rest: self.rest.take(),
+        })
+    }
+}
+
+impl Drop for Underway {
+    fn drop(&mut self) {
+        self.dedupe.lock().underway.remove(&self.key.key);
+    }
+}
+
+/// Bounds of what is remembered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DedupeLimits {
+    pub window: Duration,
+    pub entries: usize,
+}
+
+/// See the module. Shared by the writer, which alone adds to it, and the callers, who ask.
+#[derive(Debug)]
+pub struct Dedupe {
+    table: Mutex<Table>,
+    clock: Clock,
+    forgotten: IntCounter,
+}
+
+/// Keys are hashes already.
+#[derive(Debug, Default)]
+struct Hashed(u64);
+
+impl Hasher for Hashed {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        self.0 = bytes.first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes));
+    }
+}
+
+type ByHash = BuildHasherDefault<Hashed>;
+
+#[derive(Debug)]
+struct Table {
+    limits: DedupeLimits,
+    events: HashSet<u128, ByHash>,
+    answers: HashMap<u128, Answer, ByHash>,
+    underway: HashSet<u128, ByHash>,
+    /// What is in `events` and `answers`, the oldest first.
+    order: VecDeque<u128>,
+    /// When these came: of how many, in the same order.
+    times: VecDeque<(Timestamp, usize)>,
+    weight: usize,
+}
+
+impl Dedupe {
+    pub(super) fn new(limits: DedupeLimits, clock: Clock, forgotten: IntCounter) -> Self {
+        let table = Table {
+            limits,
+            events: HashSet::default(),
+            answers: HashMap::default(),
+            underway: HashSet::default(),
+            order: VecDeque::new(),
+            times: VecDeque::new(),
+            weight: 0,
+        };
+        Self { table: Mutex::new(table), clock, forgotten }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Table> {
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Sets other bounds; what is beyond them is forgotten with the next addition.
+    pub(super) fn set_limits(&self, limits: DedupeLimits) {
+        self.lock().limits = limits;
+    }
+
+    pub(super) fn limits(&self) -> DedupeLimits {
+        self.lock().limits
+    }
+
+    /// Begins a keyed request.
+    pub(super) fn begin(self: &Arc<Self>, key: RequestKey) -> Begun {
+        let mut table = self.lock();
+        table.expire(self.clock.now());
+        if let Some(answer) = table.answers.get(&key.key) {
+            let is_same = answer.body == key.body;
+            return if is_same { Begun::Replay(answer.clone()) } else { Begun::OtherBody };
+        }
+        if !table.underway.insert(key.key) {
+            return Begun::Underway;
+        }
+        drop(table);
+        Begun::First(Underway { dedupe: Arc::clone(self), key, rest: None, remembered: true })
+    }
+
+    /// Adds what recovery found, the oldest first. Requeued ones are not for here.
+    pub(super) fn restore(&self, at: Timestamp, known: &Known) {
+        let mut table = self.lock();
+        match known {
+            Known::Event(mark) => {
+                if !table.events.contains(&mark.0) {
+                    table.add_event(mark.0, at);
+                }
+            }
+            Known::Request(answer) => table.add_answer(Answer::clone(answer), at),
+            Known::Requeued(_) => return,
+        }
+        // In the order of the log, times may step back by what the clock did.
+        self.shed(&mut table, at);
+    }
+
+    /// Adds these marks; true for each that was new. They count at once, so that a repetition in
+    /// the same commit is found; [`Dedupe::take_back`] forgets them when the commit fails.
+    pub(super) fn add_events(
+        &self,
+        marks: impl Iterator<Item = Option<Mark>>,
+        at: Timestamp,
+    ) -> (Vec<bool>, usize) {
+        let mut table = self.lock();
+        table.expire(at);
+        let mut added = 0;
+        let is_off = table.limits.window.is_zero() || table.limits.entries == 0;
+        let is_new = marks.map(|mark| {
+            let Some(mark) = mark.filter(|_| !is_off) else { return true };
+            let is_new = !table.events.contains(&mark.0);
+            if is_new {
+                table.add_event(mark.0, at);
+                added += 1;
+            }
+            is_new
+        });
+        (is_new.collect(), added)
+    }
+
+    /// Forgets the newest `count` events: their commit failed.
+    pub(super) fn take_back(&self, count: usize) {
+        let mut table = self.lock();
+        for _ in 0..count {
+            table.take_newest();
+        }
+    }
+
+    /// Notes a commit: its answers count from now on, and what is too much is forgotten.
+    pub(super) fn committed(&self, answers: impl Iterator<Item = Answer>, at: Timestamp) {
+        let mut table = self.lock();
+        for answer in answers {
+            table.add_answer(answer, at);
+        }
+        self.shed(&mut table, at);
+    }
+
+    /// Forgets what is over the entries.
+    fn shed(&self, table: &mut Table, now: Timestamp) {
+        table.expire(now);
+        while table.weight > table.limits.entries && table.take_oldest() {
+            self.forgotten.inc();
+        }
+    }
+}
+
+impl Table {
+    fn add_event(&mut self, hash: u128, at: Timestamp) {
+        self.events.insert(hash);
+        self.note(hash, at, 1);
+    }
+
+    fn add_answer(&mut self, answer: Answer, at: Timestamp) {
+        let (hash, weight) = (answer.key, answer.weight());
+        match self.answers.insert(hash, answer) {
+            // Its place in the order is the older one's.
+            Some(older) => self.weight = self.weight + weight - older.weight(),
+            None => self.note(hash, at, weight),
+        }
+    }
+
+    fn note(&mut self, hash: u128, at: Timestamp, weight: usize) {
+        self.order.push_back(hash);
+        self.weight += weight;
+        match self.times.back_mut() {
+            Some((time, count)) if *time >= at => *count += 1,
+            _ => self.times.push_back((at, 1)),
+        }
+    }
+
+    fn expire(&mut self, now: Timestamp) {
+        while self.times.front().is_some_and(|(at, _)| now.since(*at) >= self.limits.window) {
+            self.take_oldest();
+        }
+    }
+
+    fn take_oldest(&mut self) -> bool {
+        let Some(hash) = self.order.pop_front() else { return false };
+        if let Some((_, count)) = self.times.front_mut() {
+            *count -= 1;
+            if *count == 0 {
+                self.times.pop_front();
+            }
+        }
+        self.remove(hash);
+        true
+    }
+
+    fn take_newest(&mut self) {
+        let Some(hash) = self.order.pop_back() else { return };
+        if let Some((_, count)) = self.times.back_mut() {
+            *count -= 1;
+            if *count == 0 {
+                self.times.pop_back();
+            }
+        }
+        self.remove(hash);
+    }
+
+    fn remove(&mut self, hash: u128) {
+        if self.events.remove(&hash) {
+            self.weight -= 1;
+        } else if let Some(answer) = self.answers.remove(&hash) {
+            self.weight -= answer.weight();
+        }
+        // What a flood made room for is given back once most of it is unused.
+        if self.order.len() * 4 < self.order.capacity() && self.order.capacity() > 4096 {
+            self.order.shrink_to(self.order.len() * 2);
+            self.events.shrink_to(self.events.len() * 2);
+            self.answers.shrink_to(self.answers.len() * 2);
+        }
+    }
+}
+
+/// Packs what a generation knows into values of bounded size.
+#[derive(Debug, Default)]
+pub(super) struct Pack {
+    pieces: Vec<Vec<u8>>,
+    entries: usize,
+    /// When the newest of it was accepted.
+    newest: Timestamp,
+}
+
+impl Pack {
+    /// Adds an entry. `piece` is the largest value in bytes.
+    pub(super) fn push(&mut self, at: Timestamp, known: &Known, piece: usize) {
+        self.newest = self.newest.max(at);
+        self.entries += 1;
+        // Fails only on types postcard can't express, of which these have none.
+        let bytes = postcard::to_stdvec(&(at.as_millis(), known)).unwrap_or_default();
+        match self.pieces.last_mut() {
+            Some(last) if last.len() + bytes.len() <= piece => last.extend_from_slice(&bytes),
+            _ => self.pieces.push(bytes),
+        }
+    }
+
+    pub(super) fn pieces(&self) -> &[Vec<u8>] {
+        &self.pieces
+    }
+
+    pub(super) fn record(&self, first: Sequence) -> PackRecord {
+        PackRecord {
+            first: first.get(),
+            pieces: u16::try_from(self.pieces.len()).unwrap_or(u16::MAX),
+            entries: self.entries,
+            newest: self.newest,
+        }
+    }
+}
+
+/// The entries of a packed value, in order; ends at what can't be read.
+pub(super) fn unpack(mut piece: &[u8]) -> impl Iterator<Item = (Timestamp, Known)> {
+    std::iter::from_fn(move || {
+        let ((millis, known), rest) = postcard::take_from_bytes(piece).ok()?;
+        piece = rest;
+        Some((Timestamp::from_millis(millis), known))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const WINDOW: Duration = Duration::from_secs(600);
+
+    fn dedupe(entries: usize) -> (Arc<Dedupe>, Clock) {
+        let clock = Clock::manual(Timestamp::from_millis(1_000_000));
+        let forgotten = IntCounter::new("forgotten", "Forgotten.").unwrap();
+        let limits = DedupeLimits { window: WINDOW, entries };
+        (Arc::new(Dedupe::new(limits, clock.clone(), forgotten)), clock)
+    }
+
+    fn add(dedupe: &Dedupe, clock: &Clock, marks: &[u128]) -> Vec<bool> {
+        let (is_new, _) = dedupe.add_events(marks.iter().map(|m| Some(Mark(*m))), clock.now());
+        dedupe.committed(std::iter::empty(), clock.now());
+        is_new
+    }
+
+    #[test]
+    fn parts_of_a_mark_do_not_run_together() {
+        let marks = [("a", "b", "c"), ("ab", "", "c"), ("a", "bc", ""), ("", "ab", "c")];
+        let marks: HashSet<u128> = marks.map(|(u, t, k)| Mark::of_event(u, t, k).0).into();
+        assert_eq!(marks.len(), 4);
+        let keys = [("/a", "bc"), ("/ab", "c")].map(|(p, k)| RequestKey::new(p, k.as_bytes(), b""));
+        assert_ne!(keys[0].key, keys[1].key);
+    }
+
+    #[test]
+    fn an_event_is_known_for_the_window_and_within_one_commit() {
+        let (dedupe, clock) = dedupe(100);
+        assert_eq!(add(&dedupe, &clock, &[1, 2, 1]), [true, true, false]);
+        clock.advance(WINDOW / 2);
+        assert_eq!(add(&dedupe, &clock, &[2, 3]), [false, true]);
+        clock.advance(WINDOW / 2);
+        // A repetition does not prolong it.
+        assert_eq!(add(&dedupe, &clock, &[1, 2, 3]), [true, true, false]);
+    }
+
+    #[test]
+    fn a_failed_commit_is_forgotten_and_nothing_else() {
+        let (dedupe, clock) = dedupe(100);
+        add(&dedupe, &clock, &[1]);
+        let marks = [1, 2, 3].map(|mark| Some(Mark(mark)));
+        let (is_new, added) = dedupe.add_events(marks.into_iter(), clock.now());
+        assert_eq!((is_new, added), (vec![false, true, true], 2));
+        dedupe.take_back(added);
+        assert_eq!(add(&dedupe, &clock, &[1, 2, 3]), [false, true, true]);
+    }
+
+    #[test]
+    fn beyond_the_entries_the_oldest_are_forgotten_and_counted() {
+        let (dedupe, clock) = dedupe(3);
+        add(&dedupe, &clock, &[1, 2]);
+        clock.advance(Duration::from_secs(1));
+        add(&dedupe, &clock, &[3, 4, 5]);
+        assert_eq!(dedupe.forgotten.get(), 2);
+        assert_eq!(add(&dedupe, &clock, &[3, 5]), [false, false]);
+        assert_eq!(add(&dedupe, &clock, &[1]), [true]);
+    }
+
+    #[test]
+    fn a_window_of_zero_is_off() {
+        let (dedupe, clock) = dedupe(3);
+        dedupe.set_limits(DedupeLimits { window: Duration::ZERO, entries: 3 });
+        assert_eq!(add(&dedupe, &clock, &[1, 1]), [true, true]);
+    }
+
+    fn answer(key: RequestKey, accepted: u64, rest: Option<String>) -> Answer {
+        Answer { key: key.key, body: key.body, accepted, duplicates: 1, first: 7, rest }
+    }
+
+    #[test]
+    fn a_request_is_answered_as_its_first_was() {
+        let (dedupe, clock) = dedupe(100);
+        let key = RequestKey::new("/v1/events/", b"k", b"{}");
+        let Begun::First(underway) = dedupe.begin(key) else { panic!("the first") };
+        assert!(matches!(dedupe.begin(key), Begun::Underway));
+        drop(underway);
+        let Begun::First(mut underway) = dedupe.begin(key) else { panic!("it failed: free") };
+        let sequences = Some((Sequence::new(7), Sequence::new(9)));
+        let appended = Appended { accepted: 3, duplicates: 1, sequences };
+        let answer = underway.answer(&appended).unwrap();
+        dedupe.committed([answer].into_iter(), clock.now());
+        drop(underway);
+        let Begun::Replay(replay) = dedupe.begin(key) else { panic!("known") };
+        assert_eq!(replay.appended(), appended);
+        let other = RequestKey::new("/v1/events/", b"k", b"{ }");
+        assert!(matches!(dedupe.begin(other), Begun::OtherBody));
+        let elsewhere = RequestKey::new("/v1/events/batch/", b"k", b"{}");
+        assert!(matches!(dedupe.begin(elsewhere), Begun::First(_)));
+        clock.advance(WINDOW);
+        assert!(matches!(dedupe.begin(key), Begun::First(_)));
+    }
+
+    #[test]
+    fn long_answers_weigh_more_and_the_longest_are_not_remembered() {
+        let (dedupe, clock) = dedupe(40);
+        let key = |n: u8| RequestKey::new("/", &[n], b"");
+        let long = "x".repeat(ENTRY_BYTES * 18);
+        for n in 1..=3 {
+            dedupe.committed([answer(key(n), 0, Some(long.clone()))].into_iter(), clock.now());
+        }
+        assert_eq!(dedupe.forgotten.get(), 1);
+        assert!(matches!(dedupe.begin(key(1)), Begun::First(_)));
+        let Begun::Replay(replay) = dedupe.begin(key(2)) else { panic!("known") };
+        assert_eq!((replay.rest.as_deref(), replay.appended().sequences), (Some(&*long), None));
+        let Begun::First(underway) = dedupe.begin(key(9)) else { panic!("the first") };
+        let mut underway = underway.with_rest(&"x".repeat(MAX_REST));
+        assert!(underway.answer(&Appended::default()).is_none());
+    }
+
+    #[test]
+    fn what_was_packed_is_unpacked() {
+        let mut pack = Pack::default();
+        let key = RequestKey::new("/", b"k", b"");
+        let all: Vec<_> = (0..500_u64)
+            .map(|n| match n % 3 {
+                0 => Known::Event(Mark(u128::from(n) << 70)),
+                1 => Known::Request(Box::new(answer(key, n, Some("r".repeat(40))))),
+                _ => Known::Requeued(n),
+            })
+            .map(|known| (Timestamp::from_millis(77), known))
+            .collect();
+        for (at, known) in &all {
+            pack.push(*at, known, 1000);
+        }
+        let record = pack.record(Sequence::FIRST);
+        assert_eq!((record.entries, record.newest), (500, Timestamp::from_millis(77)));
+        let pieces = pack.pieces();
+        assert!(pieces.len() > 3 && pieces.iter().all(|piece| piece.len() <= 1000));
+        let unpacked: Vec<_> = pieces.iter().flat_map(|piece| unpack(piece)).collect();
+        assert_eq!(unpacked, all);
+        assert_eq!(unpack(&[0xff; 30]).count(), 0);
+    }
+}
