@@ -174,6 +174,9 @@ impl<L: Log, S: BatchSink> Lane<L, S> {
         let mut failures = 0;
         loop {
             self.pulse.beat();
+            // Asked before reading: nothing is accepted once it is cancelled, so what is not read
+            // then does not exist.
+            let draining = self.stop.drain.is_cancelled();
             let limit = self.shared.gate.batch_limit();
             if self.window.wants_refill(limit)
                 && let Err(error) = self.window.refill(&self.log).await
@@ -188,7 +191,7 @@ impl<L: Log, S: BatchSink> Lane<L, S> {
                 }
                 self.save_pending().await?;
                 self.show(LaneState::Idle);
-                if self.stop.drain.is_cancelled() {
+                if draining {
                     return Err(Ended::Stopped);
                 }
                 self.idle().await?;

@@ -205,8 +205,9 @@ fn is_lock(reason: &str) -> bool {
     reason.contains("could not acquire lock")
 }
 
-#[allow(clippy::disallowed_methods, reason = "a bounded wait of milliseconds for sled's own lock")]
-fn pause() {
+/// A few milliseconds, for a lock that is about to be given back.
+#[allow(clippy::disallowed_methods, reason = "callers bound how often")]
+pub(super) fn pause() {
     std::thread::sleep(OPEN_PAUSE);
 }
 

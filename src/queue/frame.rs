@@ -383,8 +383,8 @@ mod tests {
         EventHead {
             user: UserHash::from_bits(user),
             kind,
-            mark: (user % 2 == 0).then(|| Mark(u128::from(user) << 90)),
-            origin: (user % 3 == 0).then(|| Sequence::new(u64::from(user))),
+            mark: user.is_multiple_of(2).then(|| Mark(u128::from(user) << 90)),
+            origin: user.is_multiple_of(3).then(|| Sequence::new(u64::from(user))),
         }
     }
 

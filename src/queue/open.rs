@@ -24,7 +24,7 @@ use tracing::{info, warn};
 
 use super::dead_letters::DeadLetters;
 use super::dedupe::{Dedupe, DedupeLimits, Known, Pack};
-use super::engine::{Database, EngineError};
+use super::engine::{Database, EngineError, pause};
 use super::generations::{Generations, create_folder, survey};
 use super::passed::Passed;
 use super::state::{
@@ -36,6 +36,8 @@ use super::{Partitions, ReadLimit, Sequence};
 use crate::clock::Timestamp;
 
 const FORMAT_VERSION: u32 = 1;
+/// How often the lock is tried, some milliseconds apart.
+const LOCK_ATTEMPTS: u32 = 60;
 
 /// How the queue is kept.
 #[derive(Clone, Debug)]
@@ -328,9 +330,16 @@ pub(super) fn lock(dir: &Path) -> Result<File, OpenError> {
         .truncate(false)
         .open(dir.join("LOCK"))
         .map_err(folder)?;
-    if let Err(errno) = flock(&file, FlockOperation::NonBlockingLockExclusive) {
+    let mut attempt = 1;
+    while let Err(errno) = flock(&file, FlockOperation::NonBlockingLockExclusive) {
         if errno != rustix::io::Errno::WOULDBLOCK {
             return Err(folder(errno.into()));
+        }
+        // One that just ended may hold it for a moment: so does a process it began to start.
+        if attempt < LOCK_ATTEMPTS {
+            attempt += 1;
+            pause();
+            continue;
         }
         let mut holder = String::new();
         let named = file.read_to_string(&mut holder).is_ok() && !holder.trim().is_empty();
