@@ -77,6 +77,9 @@ pub(super) async fn post_batch<A: Appender>(
         (submission, left_out as u64, rest)
     };
     drop(body);
+    if submission.is_void() {
+        return Ok(Taken { response: accepted(&Appended::default(), rest.as_deref()), left_out });
+    }
     let events = submission.len() as u64;
     let appended = appender.append(submission).await;
     let appended = appended.map_err(|error| Problem::from(error).with_events(events))?;

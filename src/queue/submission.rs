@@ -88,7 +88,8 @@ impl Submission {
     }
 
     /// Whether there is nothing to write, nor an answer to remember.
-    pub(super) fn is_void(&self) -> bool {
+    #[must_use]
+    pub fn is_void(&self) -> bool {
         self.entries.is_empty() && self.key.is_none()
     }
 
