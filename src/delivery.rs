@@ -20,6 +20,7 @@
 mod backoff;
 mod batch;
 mod breaker;
+mod change;
 mod concurrency;
 mod gate;
 mod lane;
@@ -48,9 +49,10 @@ pub use status::{Controls, LaneState, LaneStatus, Status};
 
 use crate::clock::Clock;
 use crate::config::{self, DeadLettersFull};
-use crate::queue::{LaneStart, Log, StoreError};
+use crate::queue::{LaneStart, Log, StoreError, UserHash};
 use crate::telemetry::Metrics;
 use crate::upstream::BatchSink;
+use change::OnChange;
 use gate::Gate;
 use lane::{Ended, Lane};
 use size::BatchLimit;
@@ -117,6 +119,7 @@ struct Shared {
     board: Arc<Board>,
     metrics: Arc<Metrics>,
     clock: Clock,
+    changed: OnChange,
 }
 
 /// The flusher. See the module.
@@ -124,7 +127,7 @@ struct Shared {
 pub struct Delivery<L, S> {
     log: L,
     sink: S,
-    shared: Arc<Shared>,
+    shared: Shared,
 }
 
 impl<L: Log, S: BatchSink> Delivery<L, S> {
@@ -146,11 +149,23 @@ impl<L: Log, S: BatchSink> Delivery<L, S> {
             Gate::new(delivery.lanes, delivery.adaptive, limit, backoff, Arc::clone(&metrics), rng);
         let gate = Arc::new(gate);
         let board = Arc::new(Board::new());
+        let changed = OnChange::default();
         Ok(Self {
             log,
             sink,
-            shared: Arc::new(Shared { settings, backoff, gate, board, metrics, clock }),
+            shared: Shared { settings, backoff, gate, board, metrics, clock, changed },
         })
+    }
+
+    /// The same, and `changed` is called with the users of each request that GMFY took, or may
+    /// have taken, as soon as that is known. It must be quick.
+    #[must_use]
+    pub fn on_change(
+        mut self,
+        changed: impl Fn(&mut dyn Iterator<Item = UserHash>) + Send + Sync + 'static,
+    ) -> Self {
+        self.shared.changed = OnChange::new(changed);
+        self
     }
 
     /// The controls over this delivery.
@@ -173,6 +188,20 @@ impl<L: Log, S: BatchSink> Delivery<L, S> {
     /// # Cancel safety
     /// Dropping it is as a crash: a batch in flight is sent again by the next run.
     pub async fn run(self, stop: Stop) -> Result<(), DeliveryError> {
+        let Self { log, sink, shared } = self;
+        Running { log, sink, shared: Arc::new(shared) }.run(stop).await
+    }
+}
+
+/// Delivery, begun.
+struct Running<L, S> {
+    log: L,
+    sink: S,
+    shared: Arc<Shared>,
+}
+
+impl<L: Log, S: BatchSink> Running<L, S> {
+    async fn run(self, stop: Stop) -> Result<(), DeliveryError> {
         let wanted = self.shared.settings.delivery.lanes.max(1);
         loop {
             let Some(lanes) = self.lanes(wanted, &stop).await? else { return Ok(()) };

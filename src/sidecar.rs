@@ -68,6 +68,7 @@ pub struct Sidecar {
     threads: Threads,
     upstream: Upstream,
     delivery: Delivery<Queue, Upstream>,
+    reads: Reads,
     api: ApiListener,
     ops: OpsListener,
     admin: AdminListener,
@@ -120,11 +121,28 @@ impl Sidecar {
             clock.clone(),
             Arc::clone(&metrics),
         )?;
+        let reads = Reads::new(settings.reads.clone(), upstream.clone(), Arc::clone(&metrics));
+        let delivery = delivery.on_change({
+            let reads = reads.clone();
+            move |users| reads.users_changed(users)
+        });
         if queue.was_paused() {
             delivery.controls().pause();
             warn!("delivery is paused, as an operator left it; POST /api/delivery/resume goes on");
         }
-        Ok(Self { settings, metrics, queue, threads, upstream, delivery, api, ops, admin, clock })
+        Ok(Self {
+            settings,
+            metrics,
+            queue,
+            threads,
+            upstream,
+            delivery,
+            reads,
+            api,
+            ops,
+            admin,
+            clock,
+        })
     }
 
     #[must_use]
@@ -142,8 +160,19 @@ impl Sidecar {
     /// # Errors
     /// When a part ended by itself. Everything acknowledged is on disk all the same.
     pub async fn run(self, stop: CancellationToken) -> Result<Stopped, SidecarError> {
-        let Self { settings, metrics, queue, threads, upstream, delivery, api, ops, admin, clock } =
-            self;
+        let Self {
+            settings,
+            metrics,
+            queue,
+            threads,
+            upstream,
+            delivery,
+            reads,
+            api,
+            ops,
+            admin,
+            clock,
+        } = self;
         let controls = delivery.controls();
         let stopping = Arc::new(AtomicBool::new(false));
         let activity = Activity::default();
@@ -152,7 +181,7 @@ impl Sidecar {
 
         let state = ApiState {
             appender: queue.clone(),
-            gmfy: GmfyClient { reads: Reads::new(upstream.clone()), upstream: upstream.clone() },
+            gmfy: GmfyClient { reads: reads.clone(), upstream: upstream.clone() },
             rules: Rules::new(
                 &settings.events,
                 settings.api.max_event,
@@ -220,7 +249,14 @@ impl Sidecar {
                 Ok(())
             }
         });
-        tasks.spawn("key changes", key_changes(upstream, controls, stops.watches.clone()));
+        tasks.spawn("reads", {
+            let (reads, stop) = (reads.clone(), stops.watches.clone());
+            async move {
+                reads.run(stop).await;
+                Ok(())
+            }
+        });
+        tasks.spawn("key changes", key_changes(upstream, controls, reads, stops.watches.clone()));
 
         let queue_ended = threads.ended();
         let failure = tokio::select! {
@@ -288,6 +324,7 @@ impl Stops {
         self.delivery.abort.cancel();
         self.watches.cancel();
         tasks.wait_for("delivery", end).await;
+        tasks.wait_for("reads", end).await;
         self.admin.drain.cancel();
         tasks.wait_for("admin listener", Instant::now() + LAST_WAIT).await;
         self.admin.abort.cancel();
@@ -304,10 +341,12 @@ async fn until_quiet(activity: &Activity, quiet: Duration, end: Instant) {
     }
 }
 
-/// Tells delivery when the key changed, so that it tries again at once.
+/// Tells when the key changed: delivery, so that it tries again at once, and the cache, since
+/// another key may be another client's.
 async fn key_changes(
     upstream: Upstream,
     controls: Controls,
+    reads: Reads,
     stop: CancellationToken,
 ) -> Result<(), String> {
     let mut changes = upstream.key_changes();
@@ -315,7 +354,10 @@ async fn key_changes(
     loop {
         tokio::select! {
             changed = changes.changed() => match changed {
-                Ok(()) => controls.reconfigured(),
+                Ok(()) => {
+                    controls.reconfigured();
+                    reads.forget_all();
+                }
                 // No one is left who could change it.
                 Err(_) => {
                     stop.cancelled().await;

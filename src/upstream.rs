@@ -2,6 +2,7 @@
 
 mod call;
 mod certificates;
+mod circuit;
 mod clients;
 mod exchange;
 mod failure;
@@ -16,9 +17,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{
-    CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, ETAG, LAST_MODIFIED, RETRY_AFTER,
+    AGE, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER,
 };
-use http::{HeaderMap, HeaderName, HeaderValue, Method};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use reqwest::Url;
 use tokio::sync::{Semaphore, watch};
 use tokio::time::{Instant, timeout_at};
@@ -26,6 +27,7 @@ use tokio_util::sync::CancellationToken;
 
 use self::call::Endpoint;
 pub use self::call::{Call, Id, IdError};
+use self::circuit::{Circuit, Sign};
 pub use self::clients::BuildError;
 use self::clients::{Attempts, Clients, classify_read};
 use self::exchange::{Drained, Record, Rest};
@@ -38,8 +40,8 @@ use crate::telemetry::Metrics;
 const API_KEY: HeaderName = HeaderName::from_static("x-api-key");
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 /// Content-Encoding as well: we ask for none, but what GMFY encodes all the same must say so.
-const PASSED_HEADERS: [HeaderName; 6] =
-    [CONTENT_TYPE, CONTENT_ENCODING, RETRY_AFTER, CACHE_CONTROL, ETAG, LAST_MODIFIED];
+const PASSED_HEADERS: [HeaderName; 5] =
+    [CONTENT_TYPE, CONTENT_ENCODING, RETRY_AFTER, CACHE_CONTROL, AGE];
 /// A longer answer to a batch costs its connection: it isn't read to the end.
 const ANSWER_READ: usize = 64 * 1024;
 /// How long the body of a 2xx to a batch is waited for: nobody needs it.
@@ -73,6 +75,9 @@ pub enum SendError {
     /// Sent, at least in part, and the connection broke: GMFY may have acted on it.
     #[error("the connection to GMFY broke: {0}")]
     Broken(String),
+    /// A read, and GMFY failed just now: nothing was sent. It is asked again in about `retry_in`.
+    #[error("GMFY failed just now, and is asked again soon")]
+    Down { retry_in: Duration },
 }
 
 /// Where delivery sends its batches; the client of GMFY implements it, and so do tests.
@@ -86,12 +91,27 @@ pub trait BatchSink: Clone + Send + Sync + 'static {
     ) -> impl Future<Output = Result<Answer, SendError>> + Send;
 }
 
+/// Where reads go; the client of GMFY implements it, and so do tests.
+pub trait ReadSource: Clone + Send + Sync + 'static {
+    /// Reads. `query` is without `?`.
+    ///
+    /// # Cancel safety
+    /// Dropping this, or the answer's body, ends the exchange.
+    fn read(
+        &self,
+        call: &Call,
+        query: Option<&str>,
+    ) -> impl Future<Output = Result<Passed, SendError>> + Send;
+}
+
 /// An answer of GMFY on its way back to the caller.
 pub struct Passed {
-    pub status: http::StatusCode,
+    pub status: StatusCode,
     /// Those of GMFY's headers that concern the caller or the cache: Content-Type, Retry-After,
-    /// Cache-Control, ETag, Last-Modified, and Content-Encoding where GMFY sets one unasked.
+    /// Cache-Control, Age, and Content-Encoding where GMFY sets one unasked.
     pub headers: http::HeaderMap,
+    /// The body's length in bytes, where GMFY says it beforehand.
+    pub length: Option<u64>,
     pub body: futures_util::stream::BoxStream<'static, Result<Bytes, SendError>>,
 }
 
@@ -123,6 +143,7 @@ struct Shared {
     key_file: Option<PathBuf>,
     /// One permit for each call that is passed through, until its answer is read.
     passing: Arc<Semaphore>,
+    circuit: Arc<Circuit>,
     metrics: Arc<Metrics>,
 }
 
@@ -157,6 +178,7 @@ impl Upstream {
             key: watch::Sender::new(key),
             key_file: settings.api_key_file.clone(),
             passing: Arc::new(Semaphore::new(connections)),
+            circuit: Arc::default(),
             metrics,
         };
         Ok(Self { shared: Arc::new(shared), clock: Clock::system(), key_poll: key::POLL_INTERVAL })
@@ -205,7 +227,8 @@ impl Upstream {
     }
 
     /// A GET of GMFY, retried a few times within the timeout when it fails on the way. `query` is
-    /// sent as it is, without `?`; what can't stand in a URL is percent-encoded.
+    /// sent as it is, without `?`; what can't stand in a URL is percent-encoded. While GMFY is
+    /// known to be down, it fails at once, or is the one probe that finds out.
     ///
     /// # Errors
     /// When there is no answer.
@@ -253,6 +276,10 @@ impl Upstream {
             }
             *request.body_mut() = Some(body.into());
         }
+        let is_read = request.method() == Method::GET;
+        if is_read {
+            shared.circuit.check()?;
+        }
         let permit = match timeout_at(deadline, Arc::clone(&shared.passing).acquire_owned()).await {
             Ok(Ok(permit)) => permit,
             Ok(Err(_)) | Err(_) => {
@@ -260,8 +287,10 @@ impl Upstream {
                 return Err(SendError::Connect(busy.to_owned()));
             }
         };
+        let leave = if is_read { Some(shared.circuit.enter()?) } else { None };
+        let probe = leave.as_ref().is_some_and(circuit::Leave::is_probe);
         let clients = shared.clients.borrow().clone();
-        let result = if request.method() == Method::GET {
+        let result = if is_read && !probe {
             let mut extensions = http::Extensions::new();
             let sent = clients.reads.execute_with_extensions(request, &mut extensions);
             let sent = timeout_at(deadline, sent).await;
@@ -273,12 +302,21 @@ impl Upstream {
             sent.map(|answer| answer.map_err(|error| classify(&error)))
         };
         let result = result.unwrap_or(Err(SendError::Timeout));
-        record.note(result.as_ref().map(reqwest::Response::status));
+        let told = result.as_ref().map(reqwest::Response::status);
+        record.note(told);
+        let asked = result
+            .as_ref()
+            .ok()
+            .and_then(|answer| retry_after::retry_after(answer.headers(), self.clock.now()));
+        shared.circuit.note(Sign::of(told), asked);
+        drop(leave);
         let answer = result?;
+        let circuit = Arc::clone(&shared.circuit);
         Ok(Passed {
             status: answer.status(),
             headers: passed_headers(answer.headers()),
-            body: exchange::body(Rest { answer, deadline, record, _permit: permit }),
+            length: answer.content_length(),
+            body: exchange::body(Rest { answer, deadline, record, circuit, _permit: permit }),
         })
     }
 }
@@ -349,9 +387,18 @@ impl BatchSink for Upstream {
         let shared = &self.shared;
         let started = Instant::now();
         let result = shared.send(body, &key, &self.clock, started + shared.timeout).await;
+        let status = |answer: &Answer| StatusCode::from_u16(answer.status).unwrap_or_default();
+        let asked = result.as_ref().ok().and_then(|answer| answer.retry_after);
+        shared.circuit.note(Sign::of(result.as_ref().map(status)), asked);
         let duration = &shared.metrics.upstream_request_duration;
         duration.with_label_values(&[call::BATCH.name]).observe(started.elapsed().as_secs_f64());
         result
+    }
+}
+
+impl ReadSource for Upstream {
+    async fn read(&self, call: &Call, query: Option<&str>) -> Result<Passed, SendError> {
+        self.get(call, query).await
     }
 }
 

@@ -343,6 +343,10 @@ impl<L: Log, S: BatchSink> Lane<L, S> {
             trial.unknown_since.get_or_insert(now);
         }
         let len = trial.len;
+        if matches!(outcome, Outcome::Delivered | Outcome::Unknown) {
+            // Before anything says so, lest a reader who sees it reads what was before.
+            self.shared.changed.tell(work.trial_events().iter().map(|event| event.user));
+        }
         let reason = describe(result);
         self.shared.metrics.upstream_requests.with_label_values(&[ENDPOINT, plain.as_str()]).inc();
         let reason_told = reason.clone();

@@ -45,7 +45,7 @@ impl Outcome {
 pub const fn classify(result: &Result<Answer, SendError>) -> Outcome {
     match result {
         Ok(answer) => classify_status(answer.status),
-        Err(SendError::Connect(_)) => Outcome::Transient,
+        Err(SendError::Connect(_) | SendError::Down { .. }) => Outcome::Transient,
         Err(SendError::Tls(_)) => Outcome::Misconfigured,
         Err(SendError::Timeout | SendError::Broken(_)) => Outcome::Unknown,
     }

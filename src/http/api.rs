@@ -231,8 +231,8 @@ impl<A: Appender, G: Gmfy> Service<A, G> {
                 Ok(taken.response)
             }
             Action::Read(call) => {
-                let passed = self.state.gmfy.get(&call, head.uri.query()).await?;
-                Ok(passed::back(passed))
+                let answer = self.state.gmfy.get(&call, head.uri.query(), &head.headers).await?;
+                Ok(passed::read(answer))
             }
             Action::Write(call) => {
                 require_json(&head.headers)?;

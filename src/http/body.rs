@@ -12,7 +12,8 @@ use crate::upstream::SendError;
 /// See the module.
 pub(super) enum Body {
     Whole(Bytes),
-    Streamed(BoxStream<'static, Result<Bytes, SendError>>),
+    /// With what is left of its length, where it is known.
+    Streamed(BoxStream<'static, Result<Bytes, SendError>>, Option<u64>),
 }
 
 impl Body {
@@ -38,8 +39,12 @@ impl http_body::Body for Body {
         match self.get_mut() {
             Self::Whole(bytes) if bytes.is_empty() => Poll::Ready(None),
             Self::Whole(bytes) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes))))),
-            Self::Streamed(stream) => {
-                stream.as_mut().poll_next(cx).map(|next| next.map(|part| part.map(Frame::data)))
+            Self::Streamed(stream, left) => {
+                let next = std::task::ready!(stream.as_mut().poll_next(cx));
+                if let (Some(Ok(part)), Some(left)) = (&next, left.as_mut()) {
+                    *left = left.saturating_sub(part.len() as u64);
+                }
+                Poll::Ready(next.map(|part| part.map(Frame::data)))
             }
         }
     }
@@ -47,14 +52,14 @@ impl http_body::Body for Body {
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Whole(bytes) => bytes.is_empty(),
-            Self::Streamed(_) => false,
+            Self::Streamed(_, left) => *left == Some(0),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Whole(bytes) => SizeHint::with_exact(bytes.len() as u64),
-            Self::Streamed(_) => SizeHint::default(),
+            Self::Streamed(_, left) => left.map_or_else(SizeHint::default, SizeHint::with_exact),
         }
     }
 }

@@ -365,6 +365,10 @@ impl From<SendError> for Problem {
             SendError::Broken(_) => {
                 Self::new(&UPSTREAM_BROKE, "GMFY may have acted on the request.")
             }
+            SendError::Down { retry_in } => {
+                let detail = "GMFY failed just now, and is asked again soon. Nothing was sent.";
+                Self::new(&UNREACHABLE, detail).retry_after(retry_in.as_secs() + 1)
+            }
         }
     }
 }

@@ -78,6 +78,11 @@ pub const READ_ROUTES: [&str; 9] = [
     "unread_notifications",
     "version",
 ];
+/// Values of the label `result`: how a read was answered. `miss`, `expired` and `forced` asked GMFY
+/// (nothing was there, it was too old or superseded, the caller said `no-cache`), as did `bypass`
+/// (the route isn't cached); `failed` had no answer.
+pub const READ_RESULTS: [&str; 8] =
+    ["hit", "stale", "stale_if_error", "miss", "expired", "forced", "bypass", "failed"];
 
 /// Every metric of the process.
 #[derive(Debug)]
@@ -101,6 +106,9 @@ pub struct Metrics {
     pub upstream_retries: IntCounterVec,
     pub upstream_state: IntGaugeVec,
     pub delivery_lag: Histogram,
+    pub cache_requests: IntCounterVec,
+    pub cache_entries: IntGauge,
+    pub cache_bytes: IntGauge,
     pub http_requests: IntCounterVec,
     pub http_request_duration: HistogramVec,
 }
@@ -195,6 +203,22 @@ impl Metrics {
                 "Time from an event's acceptance to its delivery.",
                 LAG_SECONDS,
             )?,
+            cache_requests: counters(
+                &registry,
+                "gmfy_cache_requests_total",
+                "Reads through the sidecar, by how they were answered.",
+                &["route", "result"],
+            )?,
+            cache_entries: gauge(
+                &registry,
+                "gmfy_cache_entries",
+                "Answers in the read cache, also those that only serve while GMFY fails.",
+            )?,
+            cache_bytes: gauge(
+                &registry,
+                "gmfy_cache_bytes",
+                "What the read cache holds against reads.max_bytes, keys and overhead included.",
+            )?,
             http_requests: counters(
                 &registry,
                 "gmfy_http_requests_total",
@@ -238,6 +262,11 @@ impl Metrics {
             }
             self.upstream_request_duration.with_label_values(&[endpoint]);
             self.upstream_retries.with_label_values(&[endpoint]);
+        }
+        for route in READ_ROUTES {
+            for result in READ_RESULTS {
+                self.cache_requests.with_label_values(&[route, result]);
+            }
         }
         for state in UPSTREAM_STATES {
             self.upstream_state.with_label_values(&[state]).set(i64::from(state == "up"));
@@ -340,6 +369,8 @@ mod tests {
             "gmfy_upstream_state{state=\"up\"} 1",
             "gmfy_upstream_requests_total{endpoint=\"create_batch_events\",outcome=\"unknown\"} 0",
             "gmfy_queue_events 0",
+            "gmfy_cache_requests_total{result=\"stale_if_error\",route=\"unread_notifications\"} 0",
+            "gmfy_cache_bytes 0",
         ] {
             assert!(text.contains(line), "{line} is missing from\n{text}");
         }

@@ -10,6 +10,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, timeout_at};
 
 use super::SendError;
+use super::circuit::{Circuit, Sign};
 use super::failure::classify;
 use crate::telemetry::Metrics;
 
@@ -60,7 +61,7 @@ fn outcome(result: Result<StatusCode, &SendError>) -> &'static str {
             408 | 425 | 429 | 500.. => "transient",
             _ => "rejected",
         },
-        Err(SendError::Connect(_)) => "transient",
+        Err(SendError::Connect(_) | SendError::Down { .. }) => "transient",
         Err(SendError::Tls(_)) => "misconfigured",
         Err(SendError::Timeout | SendError::Broken(_)) => "unknown",
     }
@@ -71,6 +72,7 @@ pub(super) struct Rest {
     pub(super) answer: reqwest::Response,
     pub(super) deadline: Instant,
     pub(super) record: Record,
+    pub(super) circuit: Arc<Circuit>,
     /// Held until the body is read: it is the connection's.
     pub(super) _permit: OwnedSemaphorePermit,
 }
@@ -86,6 +88,7 @@ pub(super) fn body(rest: Rest) -> BoxStream<'static, Result<Bytes, SendError>> {
             Err(_) => SendError::Timeout,
         };
         rest.record.note(Err(&error));
+        rest.circuit.note(Sign::of(Err(&error)), None);
         Some((Err(error), None))
     })
     .boxed()

@@ -24,6 +24,7 @@ mod client;
 mod commands;
 mod crashes;
 mod gmfy;
+mod memory;
 mod process;
 mod python_client;
 mod refusals;

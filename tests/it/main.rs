@@ -22,3 +22,4 @@ mod support;
 mod admin;
 mod http;
 mod metrics;
+mod reads;

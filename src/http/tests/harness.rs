@@ -19,6 +19,7 @@ use crate::http::{Activity, ApiListener, ApiState, Gmfy, Stop};
 use crate::queue::{
     AppendError, Appended, Appender, Begun, Readiness, RequestKey, Sequence, Submission,
 };
+use crate::reads::{self, Body};
 use crate::telemetry::Metrics;
 use crate::upstream::{Call, Passed, SendError};
 
@@ -100,13 +101,22 @@ impl FakeGmfy {
             (http::header::ETAG, HeaderValue::from_static("\"1\"")),
         ]);
         let body = futures_util::stream::iter([Ok(Bytes::from(text))]).boxed();
-        Ok(Passed { status: StatusCode::IM_A_TEAPOT, headers, body })
+        Ok(Passed { status: StatusCode::IM_A_TEAPOT, headers, length: None, body })
     }
 }
 
 impl Gmfy for FakeGmfy {
-    async fn get(&self, call: &Call, query: Option<&str>) -> Result<Passed, SendError> {
-        self.answer(format!("{call:?} {query:?}"))
+    async fn get(
+        &self,
+        call: &Call,
+        query: Option<&str>,
+        _asked: &HeaderMap,
+    ) -> Result<reads::Answer, SendError> {
+        let passed = self.answer(format!("{call:?} {query:?}"))?;
+        let mut headers = passed.headers;
+        headers.remove(http::header::ETAG);
+        let body = Body::Streamed(passed.body, passed.length);
+        Ok(reads::Answer { status: passed.status, headers, body })
     }
 
     async fn post(
