@@ -198,7 +198,6 @@ impl<S: ReadSource> Reads<S> {
         CacheStatus {
             entries: inner.cache.entry_count(),
             bytes: inner.cache.weighted_size(),
-            max_bytes: inner.settings.max_bytes,
             routes: inner.counters.routes(),
         }
     }

@@ -215,6 +215,7 @@ impl Sidecar {
             let operator = Operator {
                 queue: queue.clone(),
                 controls: controls.clone(),
+                reads: reads.clone(),
                 metrics: Arc::clone(&metrics),
                 started_at: clock.now(),
                 clock: clock.clone(),

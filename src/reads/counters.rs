@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use prometheus::IntCounter;
-use serde::Serialize;
 
 use super::key::Route;
 use crate::telemetry::Metrics;
@@ -22,25 +21,23 @@ pub(super) enum ReadResult {
     Failed,
 }
 
-/// The cache as it stands, for people.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+/// The cache as it stands.
+#[derive(Clone, Debug, PartialEq)]
 pub struct CacheStatus {
     pub entries: u64,
-    /// Against `max_bytes`.
+    /// Against `reads.max_bytes`.
     pub bytes: u64,
-    pub max_bytes: u64,
     pub routes: Vec<RouteStatus>,
 }
 
 /// What was read of one route since the start.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct RouteStatus {
     pub route: &'static str,
-    /// Reads that might have been answered from the cache.
-    pub requests: u64,
-    /// Those that were, stale answers included.
-    pub hits: u64,
-    /// The share of the one in the other; none before the first read.
+    /// Reads by the label `result`.
+    pub results: [(&'static str, u64); READ_RESULTS.len()],
+    /// The share of those answered from the cache, stale answers included, in those that might
+    /// have been; none before the first.
     pub hit_ratio: Option<f64>,
 }
 
@@ -75,18 +72,20 @@ impl Counters {
 
     pub(super) fn routes(&self) -> Vec<RouteStatus> {
         let status = |route: Route| {
-            let of = |result: ReadResult| {
-                let counters = self.requests.get(route as usize);
-                counters.and_then(|c| c.get(result as usize)).map_or(0, IntCounter::get)
+            let counters = self.requests.get(route as usize);
+            let of = |result: usize| {
+                counters.and_then(|counters| counters.get(result)).map_or(0, IntCounter::get)
             };
+            let results: [_; READ_RESULTS.len()] = std::array::from_fn(|result| {
+                (READ_RESULTS.get(result).copied().unwrap_or(""), of(result))
+            });
             let hits = [ReadResult::Hit, ReadResult::Stale, ReadResult::StaleIfError];
-            let asked =
-                [ReadResult::Miss, ReadResult::Expired, ReadResult::Forced, ReadResult::Failed];
-            let hits: u64 = hits.map(of).iter().sum();
-            let requests = hits + asked.map(of).iter().sum::<u64>();
+            let hits: u64 = hits.map(|result| of(result as usize)).iter().sum();
+            let all: u64 = results.iter().map(|(_, count)| count).sum();
+            let asked = all - of(ReadResult::Bypass as usize);
             #[allow(clippy::cast_precision_loss, reason = "a ratio for people")]
-            let hit_ratio = (requests > 0).then(|| hits as f64 / requests as f64);
-            RouteStatus { route: route.as_str(), requests, hits, hit_ratio }
+            let hit_ratio = (asked > 0).then(|| hits as f64 / asked as f64);
+            RouteStatus { route: route.as_str(), results, hit_ratio }
         };
         Route::ALL.map(status).into()
     }
@@ -109,7 +108,8 @@ mod tests {
         }
         let routes = counters.routes();
         let version = routes.iter().find(|status| status.route == "version").unwrap();
-        assert_eq!((version.hits, version.requests), (3, 7));
+        assert_eq!(version.results, READ_RESULTS.map(|label| (label, 1)));
+        assert_eq!(version.hit_ratio, Some(3.0 / 7.0));
         let users = routes.iter().find(|status| status.route == "users").unwrap();
         assert_eq!(users.hit_ratio, None);
     }

@@ -12,6 +12,7 @@ use crate::http::admin::{
 };
 use crate::http::readiness_text;
 use crate::queue::{Appender as _, Queue, StoreError};
+use crate::reads::{self, Reads};
 use crate::telemetry::Metrics;
 
 /// See the module.
@@ -19,6 +20,7 @@ use crate::telemetry::Metrics;
 pub(super) struct Operator {
     pub(super) queue: Queue,
     pub(super) controls: Controls,
+    pub(super) reads: Reads,
     pub(super) metrics: Arc<Metrics>,
     pub(super) clock: Clock,
     pub(super) started_at: Timestamp,
@@ -85,7 +87,7 @@ impl Operations for Operator {
                 dead_lettered: counts.dead_lettered.values().sum(),
                 dropped: counts.dropped.values().sum(),
             },
-            cache: CacheStatus::default(),
+            cache: cache(&self.reads.status()),
         }
     }
 
@@ -103,5 +105,20 @@ impl Operations for Operator {
         self.controls.resume(dead_letter_rejected);
         tracing::info!(dead_letter_rejected, "an operator resumed delivery");
         self.queue.keep_paused(false).await
+    }
+}
+
+fn cache(status: &reads::CacheStatus) -> CacheStatus {
+    let hit_ratio = |route: &reads::RouteStatus| Some((route.route.to_owned(), route.hit_ratio?));
+    let results = |route: &reads::RouteStatus| {
+        let results = route.results.iter();
+        let results = results.map(|(result, count)| ((*result).to_owned(), *count)).collect();
+        (route.route.to_owned(), results)
+    };
+    CacheStatus {
+        entries: status.entries,
+        bytes: status.bytes,
+        routes: status.routes.iter().map(results).collect(),
+        hit_ratio: status.routes.iter().filter_map(hit_ratio).collect(),
     }
 }

@@ -53,6 +53,10 @@ async fn reads_through_http_are_cached_marked_and_conditional() {
     assert_eq!((count("miss"), count("hit"), count("forced")), (1.0, 3.0, 1.0));
     assert_eq!(scrape.value("gmfy_cache_entries"), 1.0);
     assert!(scrape.value("gmfy_cache_bytes") > 100.0);
+    let status = get("/api/status").send(running.admin()).await.json();
+    assert_eq!(status["cache"]["entries"], 1, "{status}");
+    assert_eq!(status["cache"]["routes"]["user"]["hit"], 3);
+    assert_eq!(status["cache"]["hit_ratio"], serde_json::json!({ "user": 0.6 }));
     running.stop().await;
 }
 

@@ -86,11 +86,13 @@ pub struct EventCounts {
 }
 
 /// The read cache.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct CacheStatus {
     pub entries: u64,
     pub bytes: u64,
     /// By route: requests by what came of them, as the label `result` of
     /// `gmfy_cache_requests_total`.
     pub routes: BTreeMap<String, BTreeMap<String, u64>>,
+    /// By route, where any was read: the share answered from the cache, from 0 to 1.
+    pub hit_ratio: BTreeMap<String, f64>,
 }
