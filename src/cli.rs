@@ -7,6 +7,7 @@ mod check;
 mod dev;
 mod health;
 mod output;
+mod queue;
 mod run;
 mod settings;
 mod signals;
@@ -42,6 +43,8 @@ enum Command {
     Check(check::Arguments),
     /// Ask the running sidecar's probe; for images without a shell
     Health(health::Arguments),
+    /// Look into a data folder that no process holds, and get its events out
+    Queue(queue::Arguments),
 }
 
 /// Why a command ended without success.
@@ -76,6 +79,7 @@ pub fn main() -> ExitCode {
         Command::Simulate(arguments) => simulate::run(arguments),
         Command::Check(arguments) => check::run(&arguments),
         Command::Health(arguments) => health::run(&arguments),
+        Command::Queue(arguments) => queue::run(&arguments),
     };
     match done {
         Ok(status) => status,

@@ -9,6 +9,7 @@
 //! ends, with its streams; the queue closes; the ops listener goes last. All within
 //! `shutdown.deadline`; what is not delivered stays on disk.
 
+mod drain;
 mod operations;
 mod tasks;
 mod upkeep;
@@ -36,6 +37,7 @@ use crate::queue::{
 use crate::reads::Reads;
 use crate::telemetry::Metrics;
 use crate::upstream::{BuildError, Upstream};
+pub use drain::Drain;
 use operations::Operator;
 use tasks::{TaskEnded, Tasks};
 
@@ -99,21 +101,7 @@ impl Sidecar {
         let api = ApiListener::bind(&settings.api).await?;
         let ops = OpsListener::bind(&settings.ops).await?;
         let admin = AdminListener::bind(&settings.admin).await?;
-        let opening = {
-            let (settings, clock, metrics) =
-                (settings.clone(), clock.clone(), Arc::clone(&metrics));
-            move || -> Result<_, SidecarError> {
-                let upstream = Upstream::new(
-                    &settings.upstream,
-                    settings.reads.connections,
-                    Arc::clone(&metrics),
-                )?;
-                let upstream = upstream.with_clock(clock.clone());
-                let (queue, threads) = Queue::open(&queue_options(&settings), clock, metrics)?;
-                Ok((upstream, queue, threads))
-            }
-        };
-        let (upstream, queue, threads) = tokio::task::spawn_blocking(opening).await??;
+        let (upstream, queue, threads) = open(&settings, &clock, &metrics).await?;
         let delivery = Delivery::new(
             delivery::Settings::from_config(&settings),
             queue.clone(),
@@ -257,7 +245,12 @@ impl Sidecar {
                 Ok(())
             }
         });
-        tasks.spawn("key changes", key_changes(upstream, controls, reads, stops.watches.clone()));
+        // Delivery tries again at once; and another key may be another client's.
+        let key_changed = move || {
+            controls.reconfigured();
+            reads.forget_all();
+        };
+        tasks.spawn("key changes", key_changes(upstream, key_changed, stops.watches.clone()));
 
         let queue_ended = threads.ended();
         let failure = tokio::select! {
@@ -342,23 +335,35 @@ async fn until_quiet(activity: &Activity, quiet: Duration, end: Instant) {
     }
 }
 
-/// Tells when the key changed: delivery, so that it tries again at once, and the cache, since
-/// another key may be another client's.
+/// Opens the queue, and what it is delivered to.
+async fn open(
+    settings: &Settings,
+    clock: &Clock,
+    metrics: &Arc<Metrics>,
+) -> Result<(Upstream, Queue, Threads), SidecarError> {
+    let (settings, clock, metrics) = (settings.clone(), clock.clone(), Arc::clone(metrics));
+    let opening = move || -> Result<_, SidecarError> {
+        let upstream =
+            Upstream::new(&settings.upstream, settings.reads.connections, Arc::clone(&metrics))?;
+        let upstream = upstream.with_clock(clock.clone());
+        let (queue, threads) = Queue::open(&queue_options(&settings), clock, metrics)?;
+        Ok((upstream, queue, threads))
+    };
+    tokio::task::spawn_blocking(opening).await?
+}
+
+/// Calls `changed` each time when the key is another one.
 async fn key_changes(
     upstream: Upstream,
-    controls: Controls,
-    reads: Reads,
+    changed: impl Fn() + Send,
     stop: CancellationToken,
 ) -> Result<(), String> {
     let mut changes = upstream.key_changes();
     drop(upstream);
     loop {
         tokio::select! {
-            changed = changes.changed() => match changed {
-                Ok(()) => {
-                    controls.reconfigured();
-                    reads.forget_all();
-                }
+            change = changes.changed() => match change {
+                Ok(()) => changed(),
                 // No one is left who could change it.
                 Err(_) => {
                     stop.cancelled().await;

@@ -26,6 +26,7 @@
 mod backlog;
 #[path = "../e2e/client.rs"]
 mod client;
+mod commands;
 mod filesystem;
 mod load;
 mod numbers;

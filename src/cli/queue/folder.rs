@@ -1,0 +1,97 @@
+//! The folder that a `queue` command is about.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+
+use crate::cli::Failure;
+use crate::cli::settings::{SettingsArgs, load};
+use crate::config::{Settings, Sources};
+use crate::queue::Folder;
+
+#[derive(Args, Debug)]
+pub(super) struct FolderArgs {
+    /// The folder, as queue.dir names it [default: queue.dir of the settings]
+    #[arg(long, value_name = "DIR")]
+    data_dir: Option<PathBuf>,
+
+    #[command(flatten)]
+    settings: SettingsArgs,
+
+    /// Print JSON
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+impl FolderArgs {
+    /// The settings, with the folder in `queue.dir`; the folder holds a queue.
+    pub(super) fn settings(&self) -> Result<Settings, Failure> {
+        self.load(self.settings.sources())
+    }
+
+    /// Locks the folder, for a command that talks to no GMFY and so needs no settings of it.
+    pub(super) fn open(&self) -> Result<(PathBuf, Folder), Failure> {
+        let mut sources = self.settings.sources();
+        sources.defaults.extend([
+            ("upstream.url", "http://127.0.0.1/".to_owned()),
+            ("upstream.api_key", "unused".to_owned()),
+        ]);
+        let dir = self.load(sources)?.queue.dir;
+        let folder = Folder::open(&dir)?;
+        Ok((dir, folder))
+    }
+
+    fn load(&self, mut sources: Sources) -> Result<Settings, Failure> {
+        if let Some(dir) = &self.data_dir {
+            sources.sets.push(format!("queue.dir={}", dir.display()));
+        }
+        let settings = load(&sources)?.settings;
+        check_is_queue(&settings.queue.dir)?;
+        Ok(settings)
+    }
+}
+
+/// Opening creates what is missing, so a wrong name would otherwise go unnoticed.
+fn check_is_queue(dir: &Path) -> Result<(), anyhow::Error> {
+    let shown = dir.display();
+    match fs::metadata(dir) {
+        Ok(metadata) if metadata.is_dir() => {}
+        Ok(_) => anyhow::bail!("{shown} is a file; a queue is a folder"),
+        Err(error) => anyhow::bail!("{shown}: {error}"),
+    }
+    let is_queue = dir.join("FORMAT").exists() || has_generations(&dir.join("queue"));
+    anyhow::ensure!(
+        is_queue,
+        "{shown} holds no queue: name the folder that queue.dir named, in which the files FORMAT and \
+         LOCK and the folder queue lie"
+    );
+    Ok(())
+}
+
+fn has_generations(log: &Path) -> bool {
+    let Ok(entries) = fs::read_dir(log) else { return false };
+    entries.flatten().any(|entry| entry.file_name().as_encoded_bytes().starts_with(b"gen-"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_without_a_queue_is_told_apart() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path();
+        let why = |path: &Path| {
+            let error = check_is_queue(path).unwrap_err().to_string();
+            error.replace(&folder.path().display().to_string(), "DIR")
+        };
+        insta::assert_snapshot!(why(&path.join("a")), @"DIR/a: No such file or directory (os error 2)");
+        fs::create_dir_all(path.join("queue")).unwrap();
+        insta::assert_snapshot!(why(path), @"DIR holds no queue: name the folder that queue.dir named, in which the files FORMAT and LOCK and the folder queue lie");
+        fs::write(path.join("b"), "").unwrap();
+        insta::assert_snapshot!(why(&path.join("b")), @"DIR/b is a file; a queue is a folder");
+        fs::create_dir(path.join("queue/gen-00000000000000000001")).unwrap();
+        check_is_queue(path).unwrap();
+    }
+}
