@@ -25,7 +25,7 @@ mod syntax;
 pub use documented::documented_file;
 pub use environment::environment_of;
 pub use error::{ConfigError, ConfigErrors, Origin};
-pub use load::{Effective, Loaded, Sources, reload_differences};
+pub use load::{Effective, Loaded, Sources, reload_differences, reloadable_differences};
 pub use secret::Secret;
 pub use settings::*;
 pub use show::{effective_json, effective_table};

@@ -13,6 +13,9 @@
 //!   it) or dropped by explicit setting; each is counted in the step that moves the cursor.
 //! - Every wait ends at once when delivery is told to stop.
 //!
+//! Other settings take effect by other lanes: the old ones end between two requests, and leave
+//! nothing stored but a batch whose outcome is unknown, which the new ones finish first.
+//!
 //! A flood of one user delays the others of its lane by a bounded time: a user with a full batch
 //! waiting is passed over (up to 16 windows of 4 batches at a time), and the events behind are
 //! found, until 4096 / lanes events are settled ahead in the flood's own partition.
@@ -39,6 +42,7 @@ use std::time::Duration;
 
 use rand::SeedableRng as _;
 use rand::rngs::StdRng;
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -53,13 +57,13 @@ use crate::queue::{LaneStart, Log, StoreError, UserHash};
 use crate::telemetry::Metrics;
 use crate::upstream::BatchSink;
 use change::OnChange;
-use gate::Gate;
+use gate::{Gate, Pace};
 use lane::{Ended, Lane};
 use size::BatchLimit;
 use status::Board;
 
 /// What of the settings concerns delivery.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Settings {
     pub delivery: config::Delivery,
     /// `queue.max_age`.
@@ -87,6 +91,21 @@ impl Settings {
             seed: rand::random(),
         }
     }
+
+    fn backoff(&self) -> Result<Backoff, InvalidBackoff> {
+        Backoff::new(self.delivery.retry_initial, self.delivery.retry_max)
+    }
+
+    fn pace(&self, backoff: Backoff) -> Pace {
+        let delivery = &self.delivery;
+        let (events, bytes) = (delivery.batch_events.max(1), delivery.batch_bytes.max(1));
+        Pace {
+            lanes: delivery.lanes,
+            adaptive: delivery.adaptive,
+            batch: BatchLimit { events, bytes },
+            backoff,
+        }
+    }
 }
 
 /// How delivery is told to stop, in two steps.
@@ -111,10 +130,12 @@ pub enum DeliveryError {
 }
 
 /// What all lanes share.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Shared {
     settings: Settings,
     backoff: Backoff,
+    /// Told when these settings are no longer the newest: the lanes end.
+    renew: CancellationToken,
     gate: Arc<Gate>,
     board: Arc<Board>,
     metrics: Arc<Metrics>,
@@ -127,6 +148,7 @@ struct Shared {
 pub struct Delivery<L, S> {
     log: L,
     sink: S,
+    settings: watch::Sender<Settings>,
     shared: Shared,
 }
 
@@ -140,20 +162,23 @@ impl<L: Log, S: BatchSink> Delivery<L, S> {
         clock: Clock,
         metrics: Arc<Metrics>,
     ) -> Result<Self, InvalidBackoff> {
-        let delivery = &settings.delivery;
-        let backoff = Backoff::new(delivery.retry_initial, delivery.retry_max)?;
-        let limit =
-            BatchLimit { events: delivery.batch_events.max(1), bytes: delivery.batch_bytes.max(1) };
+        let backoff = settings.backoff()?;
         let rng = StdRng::seed_from_u64(!settings.seed);
-        let gate =
-            Gate::new(delivery.lanes, delivery.adaptive, limit, backoff, Arc::clone(&metrics), rng);
-        let gate = Arc::new(gate);
-        let board = Arc::new(Board::new());
-        let changed = OnChange::default();
+        let gate = Gate::new(settings.pace(backoff), Arc::clone(&metrics), rng);
         Ok(Self {
             log,
             sink,
-            shared: Shared { settings, backoff, gate, board, metrics, clock, changed },
+            settings: watch::Sender::new(settings.clone()),
+            shared: Shared {
+                settings,
+                backoff,
+                renew: CancellationToken::new(),
+                gate: Arc::new(gate),
+                board: Arc::new(Board::new()),
+                metrics,
+                clock,
+                changed: OnChange::default(),
+            },
         })
     }
 
@@ -172,6 +197,7 @@ impl<L: Log, S: BatchSink> Delivery<L, S> {
     #[must_use]
     pub fn controls(&self) -> Controls {
         Controls {
+            settings: self.settings.clone(),
             gate: Arc::clone(&self.shared.gate),
             board: Arc::clone(&self.shared.board),
             metrics: Arc::clone(&self.shared.metrics),
@@ -187,31 +213,41 @@ impl<L: Log, S: BatchSink> Delivery<L, S> {
     ///
     /// # Cancel safety
     /// Dropping it is as a crash: a batch in flight is sent again by the next run.
-    pub async fn run(self, stop: Stop) -> Result<(), DeliveryError> {
-        let Self { log, sink, shared } = self;
-        Running { log, sink, shared: Arc::new(shared) }.run(stop).await
-    }
-}
-
-/// Delivery, begun.
-struct Running<L, S> {
-    log: L,
-    sink: S,
-    shared: Arc<Shared>,
-}
-
-impl<L: Log, S: BatchSink> Running<L, S> {
-    async fn run(self, stop: Stop) -> Result<(), DeliveryError> {
-        let wanted = self.shared.settings.delivery.lanes.max(1);
+    pub async fn run(mut self, stop: Stop) -> Result<(), DeliveryError> {
+        let mut newest = self.settings.subscribe();
         loop {
+            let wanted = self.shared.settings.delivery.lanes.max(1);
             let Some(lanes) = self.lanes(wanted, &stop).await? else { return Ok(()) };
             // Another number of lanes than now: their unfinished batches come first.
             let finish_only = lanes.len() != wanted;
-            self.run_lanes(lanes, finish_only, &stop).await?;
-            if !finish_only || stop.drain.is_cancelled() || stop.abort.is_cancelled() {
+            {
+                let running = self.run_lanes(lanes, finish_only, &stop);
+                tokio::pin!(running);
+                tokio::select! {
+                    ended = &mut running => ended?,
+                    Ok(()) = newest.changed() => {
+                        self.shared.renew.cancel();
+                        running.await?;
+                    }
+                }
+            }
+            if stop.drain.is_cancelled() || stop.abort.is_cancelled() {
                 return Ok(());
             }
+            if self.shared.renew.is_cancelled() {
+                let settings = newest.borrow_and_update().clone();
+                self.renew(settings);
+            }
         }
+    }
+
+    /// Goes on with these settings, which [`Controls::reload`] has checked.
+    fn renew(&mut self, settings: Settings) {
+        let backoff = settings.backoff().unwrap_or(self.shared.backoff);
+        self.shared.gate.adjust(settings.pace(backoff));
+        self.shared.renew = CancellationToken::new();
+        self.shared.settings = settings;
+        self.shared.backoff = backoff;
     }
 
     /// The lanes to begin with; none when told to stop before the store answered.
@@ -245,9 +281,10 @@ impl<L: Log, S: BatchSink> Running<L, S> {
         self.shared.board.set_lanes(lanes.len());
         let mut tasks = JoinSet::new();
         let count = lanes.len();
+        let shared = Arc::new(self.shared.clone());
         for (index, start) in lanes.into_iter().enumerate() {
             let ends = (self.log.clone(), self.sink.clone());
-            let shared = Arc::clone(&self.shared);
+            let shared = Arc::clone(&shared);
             let lane = Lane::new(index, count, &start, shared, ends, stop.clone(), finish_only);
             tasks.spawn(lane.run(start));
         }
@@ -256,8 +293,11 @@ impl<L: Log, S: BatchSink> Running<L, S> {
             match joined.map_err(DeliveryError::LanePanicked)? {
                 Ended::Stopped if told => {}
                 Ended::Finished if finish_only => {}
+                Ended::Renewed if shared.renew.is_cancelled() => {}
                 Ended::QueueClosed => return Err(DeliveryError::QueueClosed),
-                Ended::Stopped | Ended::Finished => return Err(DeliveryError::LaneEnded),
+                Ended::Stopped | Ended::Finished | Ended::Renewed => {
+                    return Err(DeliveryError::LaneEnded);
+                }
             }
         }
         Ok(())

@@ -23,6 +23,7 @@ mod generations;
 mod group;
 mod inspect;
 mod keeper;
+mod live;
 mod log;
 mod open;
 mod passed;
@@ -45,5 +46,5 @@ pub use log::{
 };
 pub use open::{OpenError, Options};
 pub use sequence::{PARTITIONS, Partition, Partitions, Sequence, SequenceRanges, UserHash};
-pub use store::{Queue, ThreadPanicked, Threads};
+pub use store::{Changeable, Queue, ThreadPanicked, Threads};
 pub use submission::{AppendError, Appended, Appender, Readiness, Submission};

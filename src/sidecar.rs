@@ -11,6 +11,7 @@
 
 mod drain;
 mod operations;
+mod reload;
 mod tasks;
 mod upkeep;
 
@@ -19,6 +20,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
@@ -26,10 +28,9 @@ use tracing::{error, info, warn};
 use crate::clock::Clock;
 use crate::config::{Durability, Settings};
 use crate::delivery::{self, Controls, Delivery, InvalidBackoff};
-use crate::event::Rules;
 use crate::http::{
-    self, Activity, AdminListener, ApiListener, ApiState, BindError, GmfyClient, Health,
-    OpsListener, OpsState, readiness_text,
+    self, Activity, AdminListener, ApiListener, ApiSettings, ApiState, BindError, GmfyClient,
+    Health, OpsListener, OpsState, readiness_text,
 };
 use crate::queue::{
     Appender as _, DedupeLimits, OpenError, Options, Queue, ThreadPanicked, Threads,
@@ -39,6 +40,7 @@ use crate::telemetry::Metrics;
 use crate::upstream::{BuildError, Upstream};
 pub use drain::Drain;
 use operations::Operator;
+pub use reload::{InForce, Reloaded, Reloader};
 use tasks::{TaskEnded, Tasks};
 
 /// Why the sidecar could not start, or ended by itself.
@@ -63,7 +65,8 @@ pub enum SidecarError {
 /// Everything, built and bound, not yet serving.
 #[derive(Debug)]
 pub struct Sidecar {
-    settings: Settings,
+    settings: watch::Sender<Arc<Settings>>,
+    api_settings: ApiSettings,
     clock: Clock,
     metrics: Arc<Metrics>,
     queue: Queue,
@@ -118,8 +121,11 @@ impl Sidecar {
             delivery.controls().pause();
             warn!("delivery is paused, as an operator left it; POST /api/delivery/resume goes on");
         }
+        let api_settings = ApiSettings::new(&settings);
+        let settings = watch::Sender::new(Arc::new(settings));
         Ok(Self {
             settings,
+            api_settings,
             metrics,
             queue,
             threads,
@@ -138,6 +144,18 @@ impl Sidecar {
         Addresses { api: self.api.address(), ops: self.ops.address(), admin: self.admin.address() }
     }
 
+    /// Puts other settings in force while it runs.
+    #[must_use]
+    pub fn reloader(&self) -> Reloader {
+        Reloader {
+            settings: self.settings.clone(),
+            api: self.api_settings.clone(),
+            upstream: self.upstream.clone(),
+            queue: self.queue.changeable(),
+            controls: self.delivery.controls(),
+        }
+    }
+
     #[must_use]
     pub fn metrics(&self) -> Arc<Metrics> {
         Arc::clone(&self.metrics)
@@ -148,19 +166,10 @@ impl Sidecar {
     /// # Errors
     /// When a part ended by itself. Everything acknowledged is on disk all the same.
     pub async fn run(self, stop: CancellationToken) -> Result<Stopped, SidecarError> {
-        let Self {
-            settings,
-            metrics,
-            queue,
-            threads,
-            upstream,
-            delivery,
-            reads,
-            api,
-            ops,
-            admin,
-            clock,
-        } = self;
+        let Self { metrics, queue, threads, upstream, delivery, reads, clock, .. } = self;
+        let (in_force, api_settings) = (self.settings.subscribe(), self.api_settings);
+        let (api, ops, admin) = (self.api, self.ops, self.admin);
+        let settings = Arc::clone(&in_force.borrow());
         let controls = delivery.controls();
         let stopping = Arc::new(AtomicBool::new(false));
         let activity = Activity::default();
@@ -170,18 +179,12 @@ impl Sidecar {
         let state = ApiState {
             appender: queue.clone(),
             gmfy: GmfyClient { reads: reads.clone(), upstream: upstream.clone() },
-            rules: Rules::new(
-                &settings.events,
-                settings.api.max_event,
-                settings.api.max_batch_events,
-            ),
             metrics: Arc::clone(&metrics),
         };
         tasks.spawn("application listener", {
-            let (activity, stop, settings) =
-                (activity.clone(), stops.api.clone(), settings.api.clone());
+            let (activity, stop) = (activity.clone(), stops.api.clone());
             async move {
-                api.serve(&settings, state, activity, stop).await;
+                api.serve(api_settings, state, activity, stop).await;
                 Ok(())
             }
         });
@@ -207,14 +210,12 @@ impl Sidecar {
                 metrics: Arc::clone(&metrics),
                 started_at: clock.now(),
                 clock: clock.clone(),
-                durability: settings.queue.durability,
+                settings: in_force.clone(),
                 stopping: Arc::clone(&stopping),
             };
-            let (admin_settings, hosts) =
-                (settings.admin.clone(), settings.api.allowed_hosts.clone());
-            let stop = stops.admin.clone();
+            let (in_force, stop) = (in_force.clone(), stops.admin.clone());
             async move {
-                admin.serve(&admin_settings, &hosts, operator, stop).await;
+                admin.serve(in_force, operator, stop).await;
                 Ok(())
             }
         });
@@ -262,6 +263,7 @@ impl Sidecar {
             error!(error = %failure, "a part ended by itself; stopping");
         }
         stopping.store(true, Ordering::Relaxed);
+        let settings = Arc::clone(&in_force.borrow());
         stops.in_order(&settings, &activity, &mut tasks, failure.is_some()).await;
         queue.close();
         drop(queue);

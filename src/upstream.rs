@@ -8,10 +8,10 @@ mod exchange;
 mod failure;
 mod key;
 mod retry_after;
+mod target;
 mod tls;
 
 use std::future::Future;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,18 +21,19 @@ use http::header::{
 };
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use reqwest::Url;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 
-use self::call::Endpoint;
 pub use self::call::{Call, Id, IdError};
-use self::circuit::{Circuit, Sign};
+use self::circuit::Sign;
 pub use self::clients::BuildError;
-use self::clients::{Attempts, Clients, classify_read};
+use self::clients::{Attempts, classify_read};
 use self::exchange::{Drained, Record, Rest};
 use self::failure::classify;
 pub use self::key::{ApiKey, KeyError};
+pub use self::target::Prepared;
+use self::target::Target;
 use crate::clock::Clock;
 use crate::config;
 use crate::telemetry::Metrics;
@@ -131,19 +132,11 @@ pub struct Upstream {
 
 #[derive(Debug)]
 struct Shared {
-    /// Replaced when a file of certificates changes.
-    clients: watch::Sender<Clients>,
-    /// Ends with `/`; every path is appended to it.
-    base: Url,
-    /// Without `/` at its start, with one at its end.
-    unread_path: String,
-    timeout: Duration,
-    certificates: certificates::Watched,
+    /// Replaced by other settings, and when a file of certificates changes.
+    target: watch::Sender<Arc<Target>>,
+    /// Told of other settings, whose files are other ones to watch.
+    reloaded: watch::Sender<()>,
     key: watch::Sender<ApiKey>,
-    key_file: Option<PathBuf>,
-    /// One permit for each call that is passed through, until its answer is read.
-    passing: Arc<Semaphore>,
-    circuit: Arc<Circuit>,
     metrics: Arc<Metrics>,
 }
 
@@ -158,27 +151,11 @@ impl Upstream {
         reads_connections: usize,
         metrics: Arc<Metrics>,
     ) -> Result<Self, BuildError> {
-        let base = base_url(&settings.url)?;
-        let unread_path = unread_path(&base, &settings.unread_notifications_path)?;
-        let key = match (&settings.api_key, &settings.api_key_file) {
-            (Some(key), _) => ApiKey::new(key).map_err(BuildError::Key)?,
-            (None, Some(file)) => ApiKey::read(file)
-                .map_err(|error| BuildError::KeyFile { file: file.clone(), error })?,
-            (None, None) => return Err(BuildError::NoKey),
-        };
-        let connections = reads_connections.clamp(1, Semaphore::MAX_PERMITS);
-        // Before the clients: what changes in between is seen as a change.
-        let certificates = certificates::Watched::new(settings, &base, connections);
+        let Prepared { target, key } = Prepared::new(settings, reads_connections)?;
         let shared = Shared {
-            clients: watch::Sender::new(Clients::new(settings, &base, connections)?),
-            certificates,
-            base,
-            unread_path,
-            timeout: settings.timeout,
+            target: watch::Sender::new(Arc::new(target)),
+            reloaded: watch::Sender::new(()),
             key: watch::Sender::new(key),
-            key_file: settings.api_key_file.clone(),
-            passing: Arc::new(Semaphore::new(connections)),
-            circuit: Arc::default(),
             metrics,
         };
         Ok(Self { shared: Arc::new(shared), clock: Clock::system(), key_poll: key::POLL_INTERVAL })
@@ -207,19 +184,57 @@ impl Upstream {
         self.shared.key.send_replace(key);
     }
 
+    /// Checks other settings and builds what they need, changing nothing. Reads the files that they
+    /// name, so it blocks on the disk.
+    ///
+    /// # Errors
+    /// When a setting or a file can't be used; says which.
+    pub fn prepare(
+        settings: &config::Upstream,
+        reads_connections: usize,
+    ) -> Result<Prepared, BuildError> {
+        Prepared::new(settings, reads_connections)
+    }
+
+    /// Uses what was prepared from the next request on.
+    pub fn replace(&self, prepared: Prepared) {
+        self.shared.target.send_replace(Arc::new(prepared.target));
+        self.shared.key.send_replace(prepared.key);
+        self.shared.reloaded.send_replace(());
+    }
+
     /// Follows `upstream.api_key_file` and the files of certificates until `token` is cancelled.
     pub async fn watch_files(self, token: CancellationToken) {
+        let mut reloaded = self.shared.reloaded.subscribe();
+        while !token.is_cancelled() {
+            reloaded.mark_unchanged();
+            let these = token.child_token();
+            let watching = self.watch_these(&these);
+            tokio::pin!(watching);
+            tokio::select! {
+                () = &mut watching => {}
+                // The sender is `self`'s.
+                Ok(()) = reloaded.changed() => {
+                    these.cancel();
+                    watching.await;
+                }
+            }
+        }
+    }
+
+    async fn watch_these(&self, token: &CancellationToken) {
         let shared = &self.shared;
+        let target = shared.target();
         let key = async {
-            match shared.key_file.clone() {
+            match target.key_file.clone() {
                 Some(file) => {
                     key::watch_file(file, self.key_poll, shared.key.clone(), token.clone()).await;
                 }
                 None => token.cancelled().await,
             }
         };
-        let certificates = shared.certificates.follow(self.key_poll, &token, |clients| {
-            shared.clients.send_replace(clients);
+        let certificates = target.certificates.follow(self.key_poll, token, |clients| {
+            shared.target.send_modify(|target| *target = Arc::new(target.with_clients(clients)));
             // The key is the same; what watches it tries again.
             shared.key.send_modify(|_| ());
         });
@@ -266,8 +281,9 @@ impl Upstream {
         let shared = &self.shared;
         let (endpoint, id) = call.endpoint();
         let mut record = Record::start(Arc::clone(&shared.metrics), endpoint.name);
-        let deadline = Instant::now() + shared.timeout;
-        let mut request = shared.request(&endpoint, id, content_type)?;
+        let target = shared.target();
+        let deadline = Instant::now() + target.timeout;
+        let mut request = target.request(&endpoint, id, content_type, &shared.key())?;
         request.url_mut().set_query(query);
         if request.method() == Method::POST {
             if body.is_empty() {
@@ -278,18 +294,18 @@ impl Upstream {
         }
         let is_read = request.method() == Method::GET;
         if is_read {
-            shared.circuit.check()?;
+            target.circuit.check()?;
         }
-        let permit = match timeout_at(deadline, Arc::clone(&shared.passing).acquire_owned()).await {
+        let permit = match timeout_at(deadline, Arc::clone(&target.passing).acquire_owned()).await {
             Ok(Ok(permit)) => permit,
             Ok(Err(_)) | Err(_) => {
                 let busy = "all of the connections for reads (reads.connections) are in use";
                 return Err(SendError::Connect(busy.to_owned()));
             }
         };
-        let leave = if is_read { Some(shared.circuit.enter()?) } else { None };
+        let leave = if is_read { Some(target.circuit.enter()?) } else { None };
         let probe = leave.as_ref().is_some_and(circuit::Leave::is_probe);
-        let clients = shared.clients.borrow().clone();
+        let clients = &target.clients;
         let result = if is_read && !probe {
             let mut extensions = http::Extensions::new();
             let sent = clients.reads.execute_with_extensions(request, &mut extensions);
@@ -308,10 +324,10 @@ impl Upstream {
             .as_ref()
             .ok()
             .and_then(|answer| retry_after::retry_after(answer.headers(), self.clock.now()));
-        shared.circuit.note(Sign::of(told), asked);
+        target.circuit.note(Sign::of(told), asked);
         drop(leave);
         let answer = result?;
-        let circuit = Arc::clone(&shared.circuit);
+        let circuit = Arc::clone(&target.circuit);
         Ok(Passed {
             status: answer.status(),
             headers: passed_headers(answer.headers()),
@@ -322,24 +338,12 @@ impl Upstream {
 }
 
 impl Shared {
-    /// A request with all that every request of ours carries, and nothing of a caller's.
-    fn request(
-        &self,
-        endpoint: &Endpoint,
-        id: Option<&Id>,
-        content_type: Option<HeaderValue>,
-    ) -> Result<reqwest::Request, SendError> {
-        let path = endpoint.path(id, &self.unread_path);
-        // Neither step can fail or change the path: it is made of unreserved characters and
-        // percent-encoded bytes, and no id is a dot segment.
-        let url = append(&self.base, &path)
-            .ok_or_else(|| SendError::Connect("the path is no URL".to_owned()))?;
-        let mut request = reqwest::Request::new(endpoint.method.clone(), url);
-        let headers = request.headers_mut();
-        headers.insert(API_KEY, self.key.borrow().header());
-        let json = HeaderValue::from_static("application/json");
-        headers.insert(CONTENT_TYPE, content_type.unwrap_or(json));
-        Ok(request)
+    fn target(&self) -> Arc<Target> {
+        Arc::clone(&self.target.borrow())
+    }
+
+    fn key(&self) -> ApiKey {
+        self.key.borrow().clone()
     }
 
     async fn send(
@@ -347,15 +351,14 @@ impl Shared {
         body: Bytes,
         key: &str,
         clock: &Clock,
-        deadline: Instant,
+        (target, deadline): (&Target, Instant),
     ) -> Result<Answer, SendError> {
-        let mut request = self.request(&call::BATCH, None, None)?;
+        let mut request = target.request(&call::BATCH, None, None, &self.key())?;
         let key = HeaderValue::from_str(key)
             .map_err(|_| SendError::Connect("the Idempotency-Key is no header".to_owned()))?;
         request.headers_mut().insert(IDEMPOTENCY_KEY, key);
         *request.body_mut() = Some(body.into());
-        let client = self.clients.borrow().deliveries.clone();
-        let answer = timeout_at(deadline, client.execute(request))
+        let answer = timeout_at(deadline, target.clients.deliveries.execute(request))
             .await
             .map_err(|_| SendError::Timeout)?
             .map_err(|error| classify(&error))?;
@@ -386,10 +389,12 @@ impl BatchSink for Upstream {
     async fn send_batch(&self, body: Bytes, key: String) -> Result<Answer, SendError> {
         let shared = &self.shared;
         let started = Instant::now();
-        let result = shared.send(body, &key, &self.clock, started + shared.timeout).await;
+        let target = shared.target();
+        let until = (&*target, started + target.timeout);
+        let result = shared.send(body, &key, &self.clock, until).await;
         let status = |answer: &Answer| StatusCode::from_u16(answer.status).unwrap_or_default();
         let asked = result.as_ref().ok().and_then(|answer| answer.retry_after);
-        shared.circuit.note(Sign::of(result.as_ref().map(status)), asked);
+        target.circuit.note(Sign::of(result.as_ref().map(status)), asked);
         let duration = &shared.metrics.upstream_request_duration;
         duration.with_label_values(&[call::BATCH.name]).observe(started.elapsed().as_secs_f64());
         result

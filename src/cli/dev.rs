@@ -4,7 +4,8 @@ use std::process::ExitCode;
 
 use tokio_util::sync::CancellationToken;
 
-use super::run::{Reload, runtime, start_log, until_stopped};
+use super::reload::Reload;
+use super::run::{runtime, start_log, until_stopped};
 use super::settings::{SettingsArgs, load};
 use super::signals::Signals;
 use super::{Failure, output};
@@ -40,12 +41,12 @@ pub(super) fn run(arguments: &SettingsArgs) -> Result<ExitCode, Failure> {
         let end_simulator = CancellationToken::new();
         let mut simulating = tokio::task::JoinSet::new();
         simulating.spawn(simulator.run(end_simulator.clone()));
-        let sidecar = Sidecar::build(settings.clone(), Clock::system()).await?;
+        let sidecar = Sidecar::build(settings, Clock::system()).await?;
         greet(sidecar.addresses(), &simulated);
         let stop = CancellationToken::new();
-        let metrics = sidecar.metrics();
+        let (metrics, reloader) = (sidecar.metrics(), sidecar.reloader());
         let running = sidecar.run(stop.clone());
-        let reload = Reload { sources, settings, metrics, log: &log };
+        let reload = Reload { sources, reloader, metrics, log };
         let ended = until_stopped(running, stop, &mut signals, reload).await;
         end_simulator.cancel();
         while simulating.join_next().await.is_some() {}

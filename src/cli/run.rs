@@ -6,15 +6,15 @@ use std::sync::Arc;
 
 use tokio::runtime::Runtime;
 use tokio_util::sync::CancellationToken;
-use tracing::{error, info, warn};
+use tracing::{info, warn};
 
-use super::Failure;
+use super::reload::Reload;
 use super::settings::{SettingsArgs, load};
 use super::signals::Signals;
+use super::{Failure, service};
 use crate::clock::Clock;
-use crate::config::{Settings, Sources, reload_differences};
+use crate::config::Settings;
 use crate::sidecar::{Sidecar, SidecarError, Stopped};
-use crate::telemetry::Metrics;
 use crate::telemetry::logging::{self, LogHandle};
 
 pub(super) fn run(arguments: &SettingsArgs) -> Result<ExitCode, Failure> {
@@ -37,9 +37,9 @@ pub(super) fn run(arguments: &SettingsArgs) -> Result<ExitCode, Failure> {
             "ready"
         );
         let stop = CancellationToken::new();
-        let metrics = sidecar.metrics();
+        let (metrics, reloader) = (sidecar.metrics(), sidecar.reloader());
         let running = sidecar.run(stop.clone());
-        let reload = Reload { sources, settings, metrics, log: &log };
+        let reload = Reload { sources, reloader, metrics, log };
         until_stopped(running, stop, &mut signals, reload).await
     });
     // Threads that a second signal left behind end with the process.
@@ -52,14 +52,23 @@ pub(super) async fn until_stopped(
     running: impl Future<Output = Result<Stopped, SidecarError>>,
     stop: CancellationToken,
     signals: &mut Signals,
-    mut reload: Reload<'_>,
+    reload: Reload,
 ) -> Result<ExitCode, Failure> {
+    let metrics = Arc::clone(&reload.metrics);
+    let running = async {
+        tokio::select! {
+            ended = running => ended,
+            never = service::watchdog(&metrics) => match never {},
+        }
+    };
     tokio::pin!(running);
+    service::ready();
     tokio::select! {
         ended = &mut running => return ended.map(|_| ExitCode::SUCCESS).map_err(Failure::from),
         () = signals.stop(async || reload.now().await) => {}
     }
     info!("stopping; a second signal ends it at once");
+    service::stopping();
     stop.cancel();
     tokio::select! {
         ended = &mut running => ended.map(|_| ExitCode::SUCCESS).map_err(Failure::from),
@@ -67,54 +76,6 @@ pub(super) async fn until_stopped(
             warn!("ended at once; everything acknowledged is on disk");
             Ok(ExitCode::FAILURE)
         }
-    }
-}
-
-/// Reads the settings again.
-pub(super) struct Reload<'a> {
-    pub(super) sources: Sources,
-    pub(super) settings: Settings,
-    pub(super) metrics: Arc<Metrics>,
-    pub(super) log: &'a Arc<LogHandle>,
-}
-
-impl Reload<'_> {
-    async fn now(&mut self) {
-        let result = if self.attempt().await { "applied" } else { "refused" };
-        self.metrics.config_reloads.with_label_values(&[result]).inc();
-    }
-
-    /// False when they are invalid, so that nothing changed.
-    async fn attempt(&mut self) -> bool {
-        let sources = self.sources.clone();
-        let loaded = match tokio::task::spawn_blocking(move || Settings::load(&sources)).await {
-            Ok(Ok(loaded)) => loaded.settings,
-            Ok(Err(errors)) => {
-                error!(error = %errors, "the settings are invalid; the old ones stay in force");
-                return false;
-            }
-            Err(error) => {
-                error!(%error, "the settings could not be read; the old ones stay in force");
-                return false;
-            }
-        };
-        if let Err(error) = self.log.apply(&loaded.log) {
-            error!(%error, "log.level can't be applied");
-        }
-        let mut rest = loaded.clone();
-        rest.log = self.settings.log.clone();
-        if rest == self.settings {
-            info!("the settings were read again");
-        } else {
-            let restart = reload_differences(&self.settings, &loaded).join(", ");
-            warn!(
-                settings = restart,
-                "the settings were read again; so far only those under log take effect without a \
-                 restart"
-            );
-        }
-        self.settings.log = loaded.log;
-        true
     }
 }
 

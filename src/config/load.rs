@@ -76,6 +76,15 @@ impl Settings {
         draft.finish()
     }
 
+    /// These, but with the values of `running` for what only counts at start.
+    #[must_use]
+    pub fn with_fixed_of(mut self, running: &Self) -> Self {
+        for setting in SCHEMA.iter().filter(|setting| setting.takes == Takes::Restart) {
+            (setting.copy)(&mut self, running);
+        }
+        self
+    }
+
     /// The defaults with this upstream, without any check; for tests and embedders.
     #[must_use]
     pub fn with_upstream(url: &str, api_key: &str) -> Self {
@@ -92,6 +101,15 @@ impl Settings {
 pub fn reload_differences(old: &Settings, new: &Settings) -> Vec<&'static str> {
     let fixed = SCHEMA.iter().filter(|setting| setting.takes == Takes::Restart);
     fixed.filter(|setting| (setting.differs)(old, new)).map(|setting| setting.name).collect()
+}
+
+/// The names of the settings that differ and take effect at once when they are read again.
+#[must_use]
+pub fn reloadable_differences(old: &Settings, new: &Settings) -> Vec<&'static str> {
+    let changeable = SCHEMA.iter().filter(|setting| setting.takes == Takes::Reload);
+    let changed = changeable.filter(|setting| (setting.differs)(old, new)).map(|s| s.name);
+    let types = (old.events.types != new.events.types).then_some(file::TYPES);
+    changed.chain(types).collect()
 }
 
 /// Settings in the making.

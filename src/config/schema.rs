@@ -35,6 +35,8 @@ pub(crate) struct Setting {
     pub(crate) show: fn(&Settings) -> String,
     pub(crate) toml: fn(&Settings) -> String,
     pub(crate) differs: fn(&Settings, &Settings) -> bool,
+    /// Takes the value of the second into the first.
+    pub(crate) copy: fn(&mut Settings, &Settings),
 }
 
 impl Setting {
@@ -91,6 +93,7 @@ macro_rules! setting {
             show: |settings| Syntax::show(&$syntax, &settings.$first$(.$rest)+),
             toml: |settings| Syntax::toml(&$syntax, &settings.$first$(.$rest)+),
             differs: |one, other| one.$first$(.$rest)+ != other.$first$(.$rest)+,
+            copy: |to, from| to.$first$(.$rest)+.clone_from(&from.$first$(.$rest)+),
         }
     };
     (@ secret) => { true };

@@ -51,9 +51,14 @@ impl UpstreamState {
     }
 }
 
-/// Delivery is stopping, and GMFY isn't there to go on with.
+/// Why a lane does not get to send.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Stopping;
+pub(super) enum Leave {
+    /// Delivery is stopping, and GMFY isn't there to go on with.
+    Stopping,
+    /// Lanes with other settings are to take over.
+    Renewed,
+}
 
 #[derive(Debug)]
 struct State {
@@ -62,6 +67,7 @@ struct State {
     breaker: Breaker,
     concurrency: Concurrency,
     size: SizeLimit,
+    probe_backoff: Backoff,
     refusals: Refusals,
     /// By a `Retry-After`.
     quiet_until: Option<Instant>,
@@ -137,6 +143,15 @@ impl State {
     }
 }
 
+/// How much goes out at once, and how soon again.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Pace {
+    pub(super) lanes: usize,
+    pub(super) adaptive: bool,
+    pub(super) batch: BatchLimit,
+    pub(super) backoff: Backoff,
+}
+
 enum Decision {
     Send {
         probe: bool,
@@ -152,24 +167,17 @@ pub(super) struct Gate {
     state: Mutex<State>,
     changed: Notify,
     metrics: Arc<Metrics>,
-    probe_backoff: Backoff,
 }
 
 impl Gate {
-    pub(super) fn new(
-        lanes: usize,
-        adaptive: bool,
-        size: BatchLimit,
-        backoff: Backoff,
-        metrics: Arc<Metrics>,
-        rng: StdRng,
-    ) -> Self {
+    pub(super) fn new(pace: Pace, metrics: Arc<Metrics>, rng: StdRng) -> Self {
         let state = State {
             paused: false,
             misconfigured: None,
             breaker: Breaker::default(),
-            concurrency: Concurrency::new(lanes, adaptive),
-            size: SizeLimit::new(size),
+            concurrency: Concurrency::new(pace.lanes, pace.adaptive),
+            size: SizeLimit::new(pace.batch),
+            probe_backoff: pace.backoff.capped(PROBE_EVERY),
             refusals: Refusals::default(),
             quiet_until: None,
             in_flight: 0,
@@ -180,12 +188,17 @@ impl Gate {
             last_failure: None,
             rng,
         };
-        Self {
-            state: Mutex::new(state),
-            changed: Notify::new(),
-            metrics,
-            probe_backoff: backoff.capped(PROBE_EVERY),
-        }
+        Self { state: Mutex::new(state), changed: Notify::new(), metrics }
+    }
+
+    /// Goes on at another pace; what is known of GMFY stays.
+    pub(super) fn adjust(&self, pace: Pace) {
+        let mut state = self.lock();
+        state.concurrency = Concurrency::new(pace.lanes, pace.adaptive);
+        state.size = SizeLimit::new(pace.batch);
+        state.probe_backoff = pace.backoff.capped(PROBE_EVERY);
+        drop(state);
+        self.changed.notify_waiters();
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -216,9 +229,9 @@ impl Gate {
         lane: usize,
         oldest: Sequence,
         not_before: Option<Instant>,
-        drain: &CancellationToken,
+        (drain, renew): (&CancellationToken, &CancellationToken),
         pulse: &Pulse,
-    ) -> Result<Permit, Stopping> {
+    ) -> Result<Permit, Leave> {
         let _waiting = Waiting { gate: self, lane };
         loop {
             let changed = self.changed.notified();
@@ -233,12 +246,13 @@ impl Gate {
             pulse.beat();
             let draining = drain.is_cancelled();
             if draining && !self.may_be_up() {
-                return Err(Stopping);
+                return Err(Leave::Stopping);
             }
             tokio::select! {
                 () = changed => {}
                 () = sleep_until(until) => {}
                 () = tokio::time::sleep(BEAT) => {}
+                () = renew.cancelled() => return Err(Leave::Renewed),
                 () = drain.cancelled(), if !draining => {}
             }
         }
@@ -454,13 +468,13 @@ impl Gate {
             }
             Outcome::Transient | Outcome::Unknown => {
                 let probes = state.breaker.probes();
-                let wait = self.probe_backoff.half_jitter(probes, &mut state.rng);
+                let wait = state.probe_backoff.half_jitter(probes, &mut state.rng);
                 state.breaker.fail(now, wait);
                 if asks_for_quiet(report.status) {
                     state.concurrency.overload();
                     if let Some(retry_after) = report.retry_after {
                         // Spread, lest a fleet comes back in one wave.
-                        let spread = self.probe_backoff.full_jitter(probes, &mut state.rng);
+                        let spread = state.probe_backoff.full_jitter(probes, &mut state.rng);
                         let until = now + retry_after.min(RETRY_AFTER_CAP) + spread;
                         state.quiet_until = state.quiet_until.max(Some(until));
                     }

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 
 use super::backoff::at_least;
 use super::batch;
-use super::gate::{Permit, Report};
+use super::gate::{Leave, Permit, Report};
 use super::outcome::{Outcome, after_unknown, asks_for_quiet, classify};
 use super::size::BatchLimit;
 use super::status::LaneState;
@@ -42,6 +42,8 @@ pub(super) enum Ended {
     Stopped,
     /// It was only to finish its stored batch, and did.
     Finished,
+    /// Lanes with other settings are to take over.
+    Renewed,
     /// The queue is closed.
     QueueClosed,
 }
@@ -119,8 +121,18 @@ impl<L: Log, S: BatchSink> Lane<L, S> {
     async fn drive(&mut self, start: LaneStart) -> Ended {
         match self.deliver(start).await {
             Ok(never) => match never {},
+            Err(Ended::Renewed) => self.hand_over().await,
             Err(ended) => ended,
         }
+    }
+
+    /// Leaves the cursor as the next lanes need it: only a batch whose outcome is unknown is still
+    /// to be sent as it was.
+    async fn hand_over(&mut self) -> Ended {
+        if let Some(work) = &mut self.work {
+            work.forget_known();
+        }
+        self.save().await.err().unwrap_or(Ended::Renewed)
     }
 
     async fn deliver(&mut self, start: LaneStart) -> Result<std::convert::Infallible, Ended> {
@@ -129,6 +141,9 @@ impl<L: Log, S: BatchSink> Lane<L, S> {
             if self.work.as_ref().is_none_or(|work| work.events().is_empty()) {
                 self.work = None;
                 self.begin().await?;
+            }
+            if self.shared.renew.is_cancelled() {
+                return Err(Ended::Renewed);
             }
             self.attempt().await?;
         }
@@ -174,6 +189,9 @@ impl<L: Log, S: BatchSink> Lane<L, S> {
         let mut failures = 0;
         loop {
             self.pulse.beat();
+            if self.shared.renew.is_cancelled() {
+                return Err(Ended::Renewed);
+            }
             // Asked before reading: nothing is accepted once it is cancelled, so what is not read
             // then does not exist.
             let draining = self.stop.drain.is_cancelled();
@@ -225,6 +243,7 @@ impl<L: Log, S: BatchSink> Lane<L, S> {
         tokio::select! {
             () = tokio::time::sleep(left.min(BEAT)) => left <= BEAT,
             () = self.stop.drain.cancelled() => true,
+            () = self.shared.renew.cancelled() => false,
             _ = flushing.wait_for(|count| *count > 0) => true,
             () = self.log.committed(self.window.position(), self.window.partitions(), missing)
                 => false,
@@ -253,6 +272,7 @@ impl<L: Log, S: BatchSink> Lane<L, S> {
             () = self.log.committed(position, self.window.partitions(), next) => {}
             () = passed => {}
             () = tokio::time::sleep(BEAT) => {}
+            () = self.shared.renew.cancelled() => {}
             () = self.stop.drain.cancelled() => {}
         }
         Ok(())
@@ -290,9 +310,12 @@ impl<L: Log, S: BatchSink> Lane<L, S> {
         // What is settled is not to wait for what comes next.
         self.save_pending().await?;
         self.show(LaneState::Waiting);
-        let entered =
-            gate.enter(self.index, oldest, not_before, &self.stop.drain, &self.pulse).await;
-        entered.map(Some).map_err(|_stopping| Ended::Stopped)
+        let ends = (&self.stop.drain, &self.shared.renew);
+        let entered = gate.enter(self.index, oldest, not_before, ends, &self.pulse).await;
+        entered.map(Some).map_err(|leave| match leave {
+            Leave::Stopping => Ended::Stopped,
+            Leave::Renewed => Ended::Renewed,
+        })
     }
 
     /// Sends the trial, and reads ahead meanwhile.

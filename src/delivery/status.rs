@@ -7,6 +7,7 @@ use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
 use super::gate::{Gate, UpstreamState};
+use super::{InvalidBackoff, Settings};
 use crate::clock::{Clock, Timestamp};
 use crate::queue::Sequence;
 use crate::telemetry::Metrics;
@@ -137,6 +138,7 @@ impl Board {
 /// The controls over a running delivery. Clones control the same one.
 #[derive(Clone, Debug)]
 pub struct Controls {
+    pub(super) settings: watch::Sender<Settings>,
     pub(super) gate: Arc<Gate>,
     pub(super) board: Arc<Board>,
     pub(super) metrics: Arc<Metrics>,
@@ -154,6 +156,21 @@ impl Controls {
     /// until something is delivered.
     pub fn resume(&self, dead_letter_rejected: bool) {
         self.gate.resume(dead_letter_rejected);
+    }
+
+    /// Has delivery go on with other settings, as soon as no request of the old ones is in flight.
+    ///
+    /// # Errors
+    /// When `retry_initial` and `retry_max` make no range; then nothing changes.
+    pub fn reload(&self, settings: Settings) -> Result<(), InvalidBackoff> {
+        settings.backoff()?;
+        self.settings.send_if_modified(|current| {
+            let settings = Settings { seed: current.seed, ..settings };
+            let differs = *current != settings;
+            *current = settings;
+            differs
+        });
+        Ok(())
     }
 
     /// Tells that the key, or another setting of the upstream, is a new one.

@@ -3,6 +3,7 @@
 mod heartbeats;
 mod memory;
 mod model;
+mod reload;
 mod scenarios;
 mod upstream;
 

@@ -184,6 +184,29 @@ impl Work {
         self.not_before = None;
     }
 
+    /// Forgets the trial, unless it may have been taken: that one keeps its bytes and key.
+    pub(super) fn forget_known(&mut self) {
+        if self.trial.as_ref().is_some_and(|trial| trial.unknown_since.is_none()) {
+            self.trial = None;
+        }
+    }
+
+    /// Takes events back that were taken out, as yet unsettled, with their attempts.
+    pub(super) fn put_back(&mut self, events: Vec<(QueuedEvent, u32)>) {
+        let attempts = std::mem::take(&mut self.attempts);
+        let mut all: Vec<_> = std::mem::take(&mut self.events).into_iter().zip(attempts).collect();
+        all.extend(events);
+        all.sort_by_key(|(event, _)| event.sequence);
+        (self.events, self.attempts) = all.into_iter().unzip();
+        self.trial = None;
+        self.suspect = 0;
+    }
+
+    /// Goes on with a trial whose events are all back in work.
+    pub(super) fn resume(&mut self, trial: Option<Trial>) {
+        self.trial = trial;
+    }
+
     /// Takes out those of the first `within` events that `goes` names, with their attempts. What
     /// is left is sent as a new request.
     pub(super) fn take_if(

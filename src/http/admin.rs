@@ -30,6 +30,7 @@ use http::header::{
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::body::Body;
@@ -38,7 +39,7 @@ use super::listener::{self, Limits, Stop};
 use super::problem::Problem;
 use super::request_body::{self, BodyLimits};
 use super::socket::{BindError, Socket};
-use crate::config::{Admin, Secret};
+use crate::config::{Admin, Settings};
 
 pub use operations::Operations;
 use query::Query;
@@ -79,18 +80,17 @@ impl AdminListener {
         self.socket.address()
     }
 
-    /// Serves until told to stop; then flushes and streams that wait end at once. `allowed_hosts`
+    /// Serves until told to stop; then flushes and streams that wait end at once. Allowed hosts
     /// are those of the application listener; an address that this listener has is allowed too.
+    /// Each request goes by the settings of its moment.
     pub async fn serve<O: Operations>(
         self,
-        settings: &Admin,
-        allowed_hosts: &[String],
+        settings: watch::Receiver<Arc<Settings>>,
         operations: O,
         stop: Stop,
     ) {
         let service = Service {
-            hosts: AllowedHosts::new(allowed_hosts).and_addresses_of(settings.listen.ip()),
-            token: settings.token.clone(),
+            settings,
             operations,
             body: BodyLimits::new(MAX_BODY, BODY_TIMEOUT, CONNECTIONS * MAX_BODY),
             stopping: stop.drain.clone(),
@@ -101,13 +101,13 @@ impl AdminListener {
             head_timeout: HEAD_TIMEOUT,
             write_timeout: WRITE_TIMEOUT,
         };
+        let (_unchanging, limits) = watch::channel(limits);
         listener::serve(vec![self.socket], router, limits, stop).await;
     }
 }
 
 struct Service<O> {
-    hosts: AllowedHosts,
-    token: Option<Secret>,
+    settings: watch::Receiver<Arc<Settings>>,
     operations: O,
     body: BodyLimits,
     stopping: CancellationToken,
@@ -162,8 +162,11 @@ impl<O: Operations> Service<O> {
         head: &http::request::Parts,
         body: axum::body::Body,
     ) -> Result<Response<Body>, Problem> {
-        self.hosts.check(&head.uri, &head.headers, head.version)?;
-        if let Some(token) = &self.token {
+        let settings = Arc::clone(&self.settings.borrow());
+        AllowedHosts::new(&settings.api.allowed_hosts)
+            .and_addresses_of(settings.admin.listen.ip())
+            .check(&head.uri, &head.headers, head.version)?;
+        if let Some(token) = &settings.admin.token {
             access::require_token(token, &head.headers)?;
         }
         let action = route::action(&head.method, head.uri.path())?;

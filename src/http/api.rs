@@ -11,24 +11,22 @@ use axum::extract::{Request, State};
 use futures_util::FutureExt as _;
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use http::{HeaderMap, Method, Response};
-use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::sync::SemaphorePermit;
 
 use super::body::Body;
-use super::descriptors::connections_within;
 use super::events::{self, BatchForm};
-use super::host::AllowedHosts;
 use super::http_metrics::HttpMetrics;
 use super::idempotency;
-use super::listener::{self, Limits, Stop};
+use super::in_force::{ApiSettings, InForce};
+use super::listener::{self, Stop};
 use super::passed::{self, Gmfy};
 use super::prefer;
 use super::problem::Problem;
-use super::request_body::{self, BodyLimits};
+use super::request_body;
 use super::request_id::{RequestIds, X_REQUEST_ID};
 use super::route::{Action, Matched, matched};
 use super::socket::{BindError, Socket};
-use crate::config::{Api, Secret};
-use crate::event::Rules;
+use crate::config::Api;
 use crate::queue::Appender;
 use crate::telemetry::Metrics;
 
@@ -40,7 +38,6 @@ const MAX_TARGET: usize = 8 * 1024;
 pub struct ApiState<A, G> {
     pub appender: A,
     pub gmfy: G,
-    pub rules: Rules,
     pub metrics: Arc<Metrics>,
 }
 
@@ -48,7 +45,6 @@ pub struct ApiState<A, G> {
 #[derive(Debug)]
 pub struct ApiListener {
     sockets: Vec<Socket>,
-    limits: Limits,
 }
 
 /// How many requests for events came, so that a stop can tell whether the application is quiet.
@@ -77,12 +73,7 @@ impl ApiListener {
         if let Some(path) = &settings.unix_socket {
             sockets.push(Socket::unix(path, settings.unix_socket_mode).await?);
         }
-        let limits = Limits {
-            connections: connections_within("api.max_connections", settings.max_connections),
-            head_timeout: settings.head_timeout,
-            write_timeout: settings.body_timeout,
-        };
-        Ok(Self { sockets, limits })
+        Ok(Self { sockets })
     }
 
     /// Where it listens.
@@ -94,33 +85,27 @@ impl ApiListener {
     /// Serves until told to stop.
     pub async fn serve<A: Appender, G: Gmfy>(
         self,
-        settings: &Api,
+        settings: ApiSettings,
         state: ApiState<A, G>,
         activity: Activity,
         stop: Stop,
     ) {
+        let limits = settings.limits();
         let service = Service {
-            hosts: AllowedHosts::new(&settings.allowed_hosts),
-            keys: settings.keys.clone(),
-            body: BodyLimits::new(settings.max_body, settings.body_timeout, settings.body_memory),
-            places: Semaphore::new(settings.max_requests),
+            settings,
             metrics: HttpMetrics::new(Arc::clone(&state.metrics)),
             request_ids: RequestIds::default(),
             activity,
             state,
         };
         let router = Router::new().fallback(handle::<A, G>).with_state(Arc::new(service));
-        listener::serve(self.sockets, router, self.limits, stop).await;
+        listener::serve(self.sockets, router, limits, stop).await;
     }
 }
 
 struct Service<A, G> {
     state: ApiState<A, G>,
-    hosts: AllowedHosts,
-    keys: Vec<Secret>,
-    body: BodyLimits,
-    /// For each request that is under way.
-    places: Semaphore,
+    settings: ApiSettings,
     metrics: HttpMetrics,
     request_ids: RequestIds,
     activity: Activity,
@@ -137,9 +122,10 @@ async fn handle<A: Appender, G: Gmfy>(
     let request_id = service.request_ids.of(&head.headers);
     let path = head.uri.path();
     let matched = matched(path);
-    let answer = match service.admit(&head) {
+    let now = service.settings.now();
+    let answer = match now.admit(&head) {
         Ok(_place) => {
-            let answer = service.answer(matched, &head, body);
+            let answer = service.answer(&now, matched, &head, body);
             // Whatever a defect leaves behind is in this one request.
             let caught = AssertUnwindSafe(answer).catch_unwind().await;
             caught.unwrap_or_else(|_| Err(Problem::panicked()))
@@ -172,7 +158,7 @@ async fn handle<A: Appender, G: Gmfy>(
     response.map(axum::body::Body::new)
 }
 
-impl<A: Appender, G: Gmfy> Service<A, G> {
+impl InForce {
     /// What every request must keep; gives it its place.
     fn admit(&self, head: &http::request::Parts) -> Result<SemaphorePermit<'_>, Problem> {
         self.hosts.check(&head.uri, &head.headers, head.version)?;
@@ -193,9 +179,12 @@ impl<A: Appender, G: Gmfy> Service<A, G> {
         let matches = self.keys.iter().filter(|key| key.matches(sent)).count();
         if matches > 0 { Ok(()) } else { Err(Problem::unauthorized()) }
     }
+}
 
+impl<A: Appender, G: Gmfy> Service<A, G> {
     async fn answer(
         &self,
+        now: &InForce,
         matched: Matched<'_>,
         head: &http::request::Parts,
         body: axum::body::Body,
@@ -204,8 +193,8 @@ impl<A: Appender, G: Gmfy> Service<A, G> {
             Action::PostEvent => {
                 self.activity.note();
                 require_json(&head.headers)?;
-                let body = request_body::read(body, &head.headers, &self.body).await?;
-                let (rules, appender) = (&self.state.rules, &self.state.appender);
+                let body = request_body::read(body, &head.headers, &now.body).await?;
+                let (rules, appender) = (&now.rules, &self.state.appender);
                 let route = matched.route.template();
                 match idempotency::begin(appender, route, &head.headers, &body.bytes)? {
                     idempotency::Request::Replay(answer) => Ok(events::replay(&answer)),
@@ -218,8 +207,8 @@ impl<A: Appender, G: Gmfy> Service<A, G> {
                 self.activity.note();
                 let form = batch_form(&head.headers)?;
                 let lenient = prefer::is_lenient(&head.headers);
-                let body = request_body::read(body, &head.headers, &self.body).await?;
-                let (rules, appender) = (&self.state.rules, &self.state.appender);
+                let body = request_body::read(body, &head.headers, &now.body).await?;
+                let (rules, appender) = (&now.rules, &self.state.appender);
                 let route = matched.route.template();
                 let key = match idempotency::begin(appender, route, &head.headers, &body.bytes)? {
                     idempotency::Request::Replay(answer) => return Ok(events::replay(&answer)),
@@ -236,7 +225,7 @@ impl<A: Appender, G: Gmfy> Service<A, G> {
             }
             Action::Write(call) => {
                 require_json(&head.headers)?;
-                let body = request_body::read(body, &head.headers, &self.body).await?;
+                let body = request_body::read(body, &head.headers, &now.body).await?;
                 let content_type = head.headers.get(CONTENT_TYPE).cloned();
                 Ok(passed::back(self.state.gmfy.post(&call, content_type, body.bytes).await?))
             }

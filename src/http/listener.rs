@@ -9,7 +9,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
@@ -35,7 +35,7 @@ const ERROR_STREAMS: usize = 128;
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// What a listener's connections may take.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Limits {
     /// Further connections wait in the system's backlog.
     pub(super) connections: usize,
@@ -54,16 +54,55 @@ pub struct Stop {
     pub abort: CancellationToken,
 }
 
-/// Serves every socket until told to stop. Each connection's task is awaited.
-pub(super) async fn serve(sockets: Vec<Socket>, router: Router, limits: Limits, stop: Stop) {
-    let places = Arc::new(Semaphore::new(limits.connections));
+/// Serves every socket until told to stop. Each connection's task is awaited. Changed limits count
+/// for the connections that are accepted from then on.
+pub(super) async fn serve(
+    sockets: Vec<Socket>,
+    router: Router,
+    limits: watch::Receiver<Limits>,
+    stop: Stop,
+) {
+    let connections = limits.borrow().connections;
+    let places = Arc::new(Semaphore::new(connections));
     let mut loops = JoinSet::new();
     for socket in sockets {
-        loops.spawn(accept_loop(socket, router.clone(), limits, Arc::clone(&places), stop.clone()));
+        let (limits, places) = (limits.clone(), Arc::clone(&places));
+        loops.spawn(accept_loop(socket, router.clone(), limits, places, stop.clone()));
     }
-    while let Some(ended) = loops.join_next().await {
-        if let Err(error) = ended {
-            warn!(%error, "an accept loop ended by a panic");
+    let ended = async {
+        while let Some(ended) = loops.join_next().await {
+            if let Err(error) = ended {
+                warn!(%error, "an accept loop ended by a panic");
+            }
+        }
+    };
+    tokio::select! {
+        () = ended => {}
+        () = follow(limits, &places, connections) => {}
+    }
+}
+
+/// Keeps as many places as the limits say, of which there are `have`: new ones at once, and fewer
+/// as connections end. Never ends.
+async fn follow(mut limits: watch::Receiver<Limits>, places: &Semaphore, mut have: usize) {
+    loop {
+        let wanted = limits.borrow_and_update().connections;
+        if wanted > have {
+            places.add_permits(wanted - have);
+            have = wanted;
+        }
+        let gone = tokio::select! {
+            gone = places.acquire(), if have > wanted => gone,
+            changed = limits.changed() => match changed {
+                Ok(()) => continue,
+                // They can't change any more.
+                Err(_) if have > wanted => places.acquire().await,
+                Err(_) => std::future::pending().await,
+            },
+        };
+        if let Ok(place) = gone {
+            place.forget();
+            have -= 1;
         }
     }
 }
@@ -71,11 +110,10 @@ pub(super) async fn serve(sockets: Vec<Socket>, router: Router, limits: Limits, 
 async fn accept_loop(
     socket: Socket,
     router: Router,
-    limits: Limits,
+    limits: watch::Receiver<Limits>,
     places: Arc<Semaphore>,
     stop: Stop,
 ) {
-    let http = protocol(limits.head_timeout);
     let mut connections = JoinSet::new();
     let mut accepting = true;
     loop {
@@ -91,8 +129,8 @@ async fn accept_loop(
             (place, stream) = accepted => match stream {
                 Ok(stream) => {
                     accepting = true;
-                    let connection =
-                        connection(stream, http.clone(), router.clone(), limits, stop.clone());
+                    let limits = *limits.borrow();
+                    let connection = connection(stream, router.clone(), limits, stop.clone());
                     connections.spawn(async move {
                         connection.await;
                         drop(place);
@@ -146,13 +184,8 @@ fn protocol(head_timeout: Duration) -> Builder<TokioExecutor> {
     http
 }
 
-async fn connection(
-    stream: Stream,
-    http: Builder<TokioExecutor>,
-    router: Router,
-    limits: Limits,
-    stop: Stop,
-) {
+async fn connection(stream: Stream, router: Router, limits: Limits, stop: Stop) {
+    let http = protocol(limits.head_timeout);
     match stream {
         Stream::Tcp(stream) => speak(stream, &http, router, limits, &stop).await,
         Stream::Unix(stream) => speak(stream, &http, router, limits, &stop).await,

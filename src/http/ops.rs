@@ -10,6 +10,7 @@ use axum::extract::State;
 use axum::routing::get;
 use http::header::CONTENT_TYPE;
 use http::{HeaderValue, Response, StatusCode};
+use tokio::sync::watch;
 use tower_http::compression::CompressionLayer;
 
 use super::listener::{self, Limits, Stop};
@@ -105,6 +106,7 @@ impl OpsListener {
             head_timeout: HEAD_TIMEOUT,
             write_timeout: HEAD_TIMEOUT,
         };
+        let (_unchanging, limits) = watch::channel(limits);
         listener::serve(vec![self.socket], router, limits, stop).await;
     }
 }

@@ -5,5 +5,6 @@ mod http1;
 mod http2;
 mod ops;
 mod refusals;
+mod reload;
 mod routes;
 mod stop;

@@ -46,6 +46,11 @@ impl From<EngineError> for BuryError {
 }
 
 impl DeadLetters {
+    /// Takes this much from now on; what is there already stays.
+    pub(super) const fn limit(&mut self, max_bytes: u64) {
+        self.max_bytes = max_bytes;
+    }
+
     /// Opens the database; reads through it to count.
     pub(super) fn open(path: &Path, max_bytes: u64) -> Result<Self, EngineError> {
         let database = Database::open(path)?;

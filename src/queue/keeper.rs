@@ -17,6 +17,7 @@ use tracing::{error, warn};
 use super::dead_letters::{BuryError, DeadLetters};
 use super::engine::EngineError;
 use super::generations::Generations;
+use super::live::Live;
 use super::state::{Change, LaneRecord, StateDb, put_lane, remove_generation, remove_lane, reseat};
 use super::{DeadLetter, LaneCursor, LaneStart, Sequence, Settlement, StoreError};
 use crate::telemetry::heartbeat::BEAT;
@@ -71,6 +72,7 @@ pub(super) struct Keeper {
     pub(super) ledger: Arc<Ledger>,
     /// When the oldest cursor that is not yet synced was written.
     pub(super) unsynced_since: Option<Instant>,
+    pub(super) live: Arc<Live>,
     pub(super) pulse: Pulse,
 }
 
@@ -228,6 +230,7 @@ impl Keeper {
     }
 
     fn bury(&mut self, letters: &[DeadLetter]) -> Result<(), StoreError> {
+        self.dead_letters.limit(self.live.dead_letters_max_bytes());
         let result = self.dead_letters.bury(letters).map_err(|error| match error {
             BuryError::Full => StoreError::DeadLettersFull,
             BuryError::Engine(error) => StoreError::Io(error.to_string()),

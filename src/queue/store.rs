@@ -10,14 +10,15 @@ use tokio::sync::{Semaphore, oneshot, watch};
 use super::dedupe::Dedupe;
 use super::generations::Generations;
 use super::keeper::{Keeper, Task};
+use super::live::Live;
 use super::open::{OpenError, Options, open};
 use super::state::put_paused;
 use super::tail::Tail;
 use super::writer::{AtomicReadiness, Request, Writer};
 use super::{
-    AppendError, Appended, Appender, Begun, Chunk, DeadLetter, DedupeLimits, LaneCursor, LaneStart,
-    Log, Partitions, QueuedEvent, ReadLimit, Readiness, RequestKey, Sequence, Settlement,
-    StoreError, Submission,
+    AppendError, Appended, Appender, Begun, Chunk, DeadLetter, LaneCursor, LaneStart, Log,
+    Partitions, QueuedEvent, ReadLimit, Readiness, RequestKey, Sequence, Settlement, StoreError,
+    Submission,
 };
 use crate::clock::Clock;
 use crate::telemetry::Metrics;
@@ -46,6 +47,7 @@ struct Shared {
     generations: Arc<Generations>,
     metrics: Arc<Metrics>,
     readiness: Arc<AtomicReadiness>,
+    live: Arc<Live>,
     max_bytes: u64,
     was_paused: bool,
     dedupe: Arc<Dedupe>,
@@ -59,6 +61,22 @@ pub struct Threads {
     /// Closed by the first thread that ends.
     ended: watch::Receiver<()>,
     lock: File,
+}
+
+/// Those of a queue's options that can change: `interval`, `dead_letters_max_bytes`, and what is
+/// remembered for dedupe.
+#[derive(Clone, Debug)]
+pub struct Changeable {
+    live: Arc<Live>,
+    dedupe: Arc<Dedupe>,
+}
+
+impl Changeable {
+    /// Has the queue go on by these.
+    pub fn replace(&self, options: &Options) {
+        self.live.set(options);
+        self.dedupe.set_limits(options.dedupe);
+    }
 }
 
 /// A thread of the queue ended by a panic.
@@ -110,6 +128,7 @@ impl Queue {
         });
         let tail = Arc::new(Tail::new(opened.next, TAIL_BYTES));
         let readiness = Arc::<AtomicReadiness>::default();
+        let live = Arc::new(Live::new(options));
         let (requests, waiting_requests) = channel();
         let (tasks, waiting_tasks) = channel();
         let keeper = Keeper {
@@ -122,6 +141,7 @@ impl Queue {
             generations: Arc::clone(&opened.generations),
             ledger: Arc::clone(&metrics.ledger),
             unsynced_since: None,
+            live: Arc::clone(&live),
             pulse: metrics.heartbeats.part("queue's keeper", &clock),
         };
         let writer = Writer {
@@ -138,7 +158,7 @@ impl Queue {
             readiness: Arc::clone(&readiness),
             max_bytes: options.max_bytes,
             seal_at: GENERATION_BYTES.min(options.max_bytes / 8),
-            interval: options.interval,
+            live: Arc::clone(&live),
             unsynced_since: None,
             dedupe: Arc::clone(&dedupe),
             pack: opened.pack,
@@ -171,6 +191,7 @@ impl Queue {
             generations: opened.generations,
             metrics,
             readiness,
+            live,
             max_bytes: options.max_bytes,
             was_paused: opened.paused,
             dedupe,
@@ -178,9 +199,11 @@ impl Queue {
         Ok((Self { shared: Arc::new(shared) }, threads))
     }
 
-    /// Sets other bounds of what is remembered for dedupe.
-    pub fn set_dedupe_limits(&self, limits: DedupeLimits) {
-        self.shared.dedupe.set_limits(limits);
+    /// Changes what can change of the options, without keeping the queue open.
+    #[must_use]
+    pub fn changeable(&self) -> Changeable {
+        let (live, dedupe) = (Arc::clone(&self.shared.live), Arc::clone(&self.shared.dedupe));
+        Changeable { live, dedupe }
     }
 
     /// Takes no more events and no more tasks; the threads write what they have, and end.

@@ -18,6 +18,7 @@ use super::engine::{Database, EngineError};
 use super::generations::Generations;
 use super::group::{Group, GroupBuilder};
 use super::keeper::Task;
+use super::live::Live;
 use super::state::{
     Change, GenerationRecord, PIECE, PackRecord, Sealed, put_generation, put_pack, remove_pack,
     reserve,
@@ -74,8 +75,7 @@ pub(super) struct Writer {
     pub(super) max_bytes: u64,
     /// A generation is sealed at this many bytes on the device.
     pub(super) seal_at: u64,
-    /// How often written data is synced; none: with each commit.
-    pub(super) interval: Option<Duration>,
+    pub(super) live: Arc<Live>,
     pub(super) unsynced_since: Option<Instant>,
     pub(super) pulse: Pulse,
     pub(super) dedupe: Arc<Dedupe>,
@@ -119,21 +119,16 @@ impl Writer {
     fn next_request(&mut self) -> Option<Request> {
         loop {
             self.pulse.beat();
-            let due = match (self.unsynced_since, self.interval) {
-                (Some(since), Some(interval)) => interval.saturating_sub(since.elapsed()),
-                _ => BEAT,
-            };
+            let interval = self.live.interval().unwrap_or_default();
+            let due =
+                self.unsynced_since.map_or(BEAT, |since| interval.saturating_sub(since.elapsed()));
             match self.requests.recv_timeout(due.min(BEAT)) {
                 Ok(request) => {
                     self.pulse.beat();
                     return Some(request);
                 }
                 Err(RecvTimeoutError::Disconnected) => return None,
-                Err(RecvTimeoutError::Timeout) => {
-                    if let Some(interval) = self.interval {
-                        self.sync_if_due(interval);
-                    }
-                }
+                Err(RecvTimeoutError::Timeout) => self.sync_if_due(interval),
             }
         }
     }
@@ -180,7 +175,7 @@ impl Writer {
                 for (done, appended, _held) in answers {
                     drop(done.send(Ok(appended)));
                 }
-                if let Some(interval) = self.interval {
+                if let Some(interval) = self.live.interval() {
                     self.sync_if_due(interval);
                 }
             }
@@ -248,8 +243,12 @@ impl Writer {
             current.database.insert(&frame.key, &frame.value)?;
         }
         current.database.flush()?;
-        match self.interval {
-            None => current.database.sync()?,
+        match self.live.interval() {
+            None => {
+                current.database.sync()?;
+                // All that was written before is synced with it.
+                self.unsynced_since = None;
+            }
             Some(_) => {
                 self.unsynced_since.get_or_insert_with(Instant::now);
             }

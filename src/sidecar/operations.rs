@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use super::InForce;
 use crate::clock::{Clock, Timestamp};
 use crate::config::Durability;
 use crate::delivery::Controls;
@@ -24,7 +25,7 @@ pub(super) struct Operator {
     pub(super) metrics: Arc<Metrics>,
     pub(super) clock: Clock,
     pub(super) started_at: Timestamp,
-    pub(super) durability: Durability,
+    pub(super) settings: InForce,
     pub(super) stopping: Arc<AtomicBool>,
 }
 
@@ -70,7 +71,7 @@ impl Operations for Operator {
                 bytes: counts.queue_bytes,
                 capacity_bytes: counts.queue_capacity_bytes,
                 oldest_age_seconds: oldest.filter(|_| counts.queued() > 0).map(age),
-                durability: match self.durability {
+                durability: match self.settings.borrow().queue.durability {
                     Durability::Sync => "sync",
                     Durability::Interval => "interval",
                 }

@@ -52,6 +52,15 @@ impl LogHandle {
     }
 }
 
+/// Whether [`LogHandle::apply`] will take these.
+///
+/// # Errors
+/// When the level is none.
+pub fn check(log: &Log) -> Result<(), LogError> {
+    filter(log)?;
+    Ok(())
+}
+
 /// Sets the process's log up, on stderr. `is_terminal`: whether stderr is one; it is coloured then,
 /// unless `NO_COLOR` is set.
 ///

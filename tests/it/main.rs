@@ -23,3 +23,4 @@ mod admin;
 mod http;
 mod metrics;
 mod reads;
+mod reload;

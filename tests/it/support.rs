@@ -17,7 +17,7 @@ use std::time::Duration;
 use gmfy_sidecar::clock::Clock;
 use gmfy_sidecar::config::Settings;
 pub(crate) use gmfy_sidecar::sidecar::Stopped;
-use gmfy_sidecar::sidecar::{Addresses, Sidecar, SidecarError};
+use gmfy_sidecar::sidecar::{Addresses, Reloaded, Reloader, Sidecar, SidecarError};
 use gmfy_sidecar::simulator::{Handle, Options, Simulator};
 use gmfy_sidecar::telemetry::Metrics;
 use tokio::task::JoinSet;
@@ -51,6 +51,7 @@ pub(crate) struct Running {
     settings: Settings,
     addresses: Addresses,
     metrics: Arc<Metrics>,
+    reloader: Reloader,
     stop: CancellationToken,
     task: JoinSet<Result<Stopped, SidecarError>>,
 }
@@ -78,10 +79,23 @@ impl Running {
     async fn run(gmfy: Gmfy, folder: tempfile::TempDir, settings: Settings) -> Self {
         let sidecar = Sidecar::build(settings.clone(), Clock::system()).await.unwrap();
         let (addresses, metrics) = (sidecar.addresses(), sidecar.metrics());
+        let reloader = sidecar.reloader();
         let stop = CancellationToken::new();
         let mut task = JoinSet::new();
         task.spawn(sidecar.run(stop.clone()));
-        Self { gmfy, folder, settings, addresses, metrics, stop, task }
+        Self { gmfy, folder, settings, addresses, metrics, reloader, stop, task }
+    }
+
+    /// Puts changed settings in force, as SIGHUP does.
+    pub(crate) async fn reload(
+        &mut self,
+        change: impl FnOnce(&mut Settings),
+    ) -> Result<Reloaded, SidecarError> {
+        let mut settings = self.settings.clone();
+        change(&mut settings);
+        let reloaded = self.reloader.apply(settings.clone()).await?;
+        self.settings = settings;
+        Ok(reloaded)
     }
 
     /// Where applications connect.
@@ -148,15 +162,15 @@ impl Running {
 
 /// A simulated GMFY that runs.
 #[derive(Debug)]
-struct Gmfy {
-    url: String,
-    handle: Handle,
+pub(crate) struct Gmfy {
+    pub(crate) url: String,
+    pub(crate) handle: Handle,
     stop: CancellationToken,
     task: JoinSet<()>,
 }
 
 impl Gmfy {
-    async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         let api_key = Some(GMFY_KEY.to_owned());
         let options = Options { api_key, record: 100_000, ..Options::default() };
         let simulator = Simulator::bind(options).await.unwrap();
@@ -167,7 +181,7 @@ impl Gmfy {
         Self { url, handle, stop, task }
     }
 
-    async fn stop(mut self) {
+    pub(crate) async fn stop(mut self) {
         self.stop.cancel();
         while self.task.join_next().await.is_some() {}
     }

@@ -18,9 +18,16 @@ impl<L: Log, S: BatchSink> Lane<L, S> {
     pub(super) async fn park(&mut self, status: Option<u16>, answer: &str) -> Result<(), Ended> {
         self.save_pending().await?;
         let Some(work) = &mut self.work else { return Ok(()) };
-        let len = work.trial().map_or(0, |trial| trial.len);
+        let trial = work.trial().copied();
+        let len = trial.map_or(0, |trial| trial.len);
         let parked = work.take_if(len, |event| event.kind != EventKind::Unique);
-        self.bury(parked, DeadLetterReason::Unknown, status, answer).await
+        let buried = self.bury(parked, DeadLetterReason::Unknown, status, answer).await;
+        if buried.is_err()
+            && let Some(work) = &mut self.work
+        {
+            work.resume(trial);
+        }
+        buried
     }
 
     /// Whether something is older than `queue.max_age`, and surely wasn't taken.
@@ -92,7 +99,13 @@ impl<L: Log, S: BatchSink> Lane<L, S> {
                     if self.shared.settings.dead_letters_full == DeadLettersFull::Drop {
                         break false;
                     }
-                    self.wait_for_room(&mut failures).await?;
+                    if let Err(ended) = self.wait_for_room(&mut failures).await {
+                        // They are in work again, for the next lanes to judge.
+                        if let Some(work) = &mut self.work {
+                            work.put_back(events);
+                        }
+                        return Err(ended);
+                    }
                 }
                 Err(error) => self.store_failed(&error, &mut failures).await?,
             }
@@ -128,6 +141,7 @@ impl<L: Log, S: BatchSink> Lane<L, S> {
         tokio::select! {
             () = self.shared.board.dead_letters_freed.notified() => Ok(()),
             () = tokio::time::sleep(RETRY) => Ok(()),
+            () = self.shared.renew.cancelled() => Err(Ended::Renewed),
             () = self.stop.drain.cancelled() => Err(Ended::Stopped),
         }
     }

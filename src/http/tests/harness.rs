@@ -13,9 +13,8 @@ use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
-use crate::config::{Api, Events, Secret, UnknownEvents};
-use crate::event::Rules;
-use crate::http::{Activity, ApiListener, ApiState, Gmfy, Stop};
+use crate::config::{Api, Events, Secret, Settings, UnknownEvents};
+use crate::http::{Activity, ApiListener, ApiSettings, ApiState, Gmfy, Stop};
 use crate::queue::{
     AppendError, Appended, Appender, Begun, Readiness, RequestKey, Sequence, Submission,
 };
@@ -147,6 +146,9 @@ pub(super) struct Server {
     pub(super) address: SocketAddr,
     pub(super) queue: FakeQueue,
     pub(super) metrics: Arc<Metrics>,
+    pub(super) settings: ApiSettings,
+    /// As they were at the start.
+    pub(super) all: Settings,
     pub(super) stop: Stop,
     pub(super) tasks: JoinSet<()>,
 }
@@ -183,18 +185,20 @@ impl Server {
         let state = ApiState {
             appender: queue.clone(),
             gmfy: FakeGmfy { failure: setup.failure },
-            rules: Rules::new(&events, settings.max_event, settings.max_batch_events),
             metrics: Arc::clone(&metrics),
         };
         let listener = ApiListener::bind(&settings).await.unwrap();
+        let mut all = Settings::with_upstream("http://localhost/", "a-key");
+        (all.api, all.events) = (settings, events);
+        let settings = ApiSettings::new(&all);
         let address = listener.address().unwrap();
         let stop = Stop::default();
         let mut tasks = JoinSet::new();
-        let told = stop.clone();
+        let (told, serving) = (stop.clone(), settings.clone());
         tasks.spawn(async move {
-            listener.serve(&settings, state, Activity::default(), told).await;
+            listener.serve(serving, state, Activity::default(), told).await;
         });
-        Self { address, queue, metrics, stop, tasks }
+        Self { address, queue, metrics, settings, all, stop, tasks }
     }
 
     pub(super) async fn connect(&self) -> TcpStream {
