@@ -7,6 +7,7 @@ mod clients;
 mod exchange;
 mod failure;
 mod key;
+mod mask;
 mod retry_after;
 mod target;
 mod tls;
@@ -283,7 +284,8 @@ impl Upstream {
         let mut record = Record::start(Arc::clone(&shared.metrics), endpoint.name);
         let target = shared.target();
         let deadline = Instant::now() + target.timeout;
-        let mut request = target.request(&endpoint, id, content_type, &shared.key())?;
+        let secret = shared.key();
+        let mut request = target.request(&endpoint, id, content_type, &secret)?;
         request.url_mut().set_query(query);
         if request.method() == Method::POST {
             if body.is_empty() {
@@ -328,12 +330,14 @@ impl Upstream {
         drop(leave);
         let answer = result?;
         let circuit = Arc::clone(&target.circuit);
-        Ok(Passed {
-            status: answer.status(),
-            headers: passed_headers(answer.headers()),
-            length: answer.content_length(),
-            body: exchange::body(Rest { answer, deadline, record, circuit, _permit: permit }),
-        })
+        let (status, headers) = (answer.status(), passed_headers(answer.headers()));
+        let mut length = answer.content_length();
+        let mut body = exchange::body(Rest { answer, deadline, record, circuit, _permit: permit });
+        if status.is_client_error() || status.is_server_error() {
+            body = mask::parts(body, secret.header());
+            length = None;
+        }
+        Ok(Passed { status, headers, length, body })
     }
 }
 
@@ -353,7 +357,8 @@ impl Shared {
         clock: &Clock,
         (target, deadline): (&Target, Instant),
     ) -> Result<Answer, SendError> {
-        let mut request = target.request(&call::BATCH, None, None, &self.key())?;
+        let secret = self.key();
+        let mut request = target.request(&call::BATCH, None, None, &secret)?;
         let key = HeaderValue::from_str(key)
             .map_err(|_| SendError::Connect("the Idempotency-Key is no header".to_owned()))?;
         request.headers_mut().insert(IDEMPOTENCY_KEY, key);
@@ -379,6 +384,7 @@ impl Shared {
             Ok(Drained::Broken(_, error)) => return Err(error),
             Err(_) => return Err(SendError::Timeout),
         };
+        let body = mask::beginning(body, &secret.header());
         Ok(Answer { status: status.as_u16(), retry_after, body })
     }
 }

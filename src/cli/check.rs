@@ -10,7 +10,7 @@ use super::settings::SettingsArgs;
 use super::{Failure, output};
 use crate::config::{Settings, documented_file, effective_json, effective_table};
 use crate::telemetry::Metrics;
-use crate::upstream::{Call, Upstream};
+use crate::upstream::{BuildError, Call, Upstream};
 
 #[derive(Args, Debug)]
 pub(super) struct Arguments {
@@ -36,7 +36,9 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
         return Ok(ExitCode::SUCCESS);
     }
     let loaded = arguments.settings.load()?;
-    let version = if arguments.online { Some(ask_version(&loaded.settings)) } else { None };
+    // Files of certificates are looked into only when the client is built.
+    let upstream = upstream(&loaded.settings).map_err(|error| Failure::Usage(error.to_string()))?;
+    let version = if arguments.online { Some(ask_version(&upstream)) } else { None };
     if arguments.json {
         let mut document = serde_json::json!({ "settings": effective_json(&loaded.effective) });
         match &version {
@@ -62,9 +64,12 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
 /// The longest answer read, in bytes.
 const LONGEST: usize = 4096;
 
-fn ask_version(settings: &Settings) -> Result<String, anyhow::Error> {
+fn upstream(settings: &Settings) -> Result<Upstream, BuildError> {
     let metrics = Arc::new(Metrics::new());
-    let upstream = Upstream::new(&settings.upstream, settings.reads.connections, metrics)?;
+    Upstream::new(&settings.upstream, settings.reads.connections, metrics)
+}
+
+fn ask_version(upstream: &Upstream) -> Result<String, anyhow::Error> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         let mut answer = upstream.get(&Call::Version, None).await?;

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use tokio_util::sync::CancellationToken;
 
 use super::reload::Reload;
-use super::run::{runtime, start_log, until_stopped};
+use super::run::{runtime, start_failure, start_log, until_stopped};
 use super::settings::{SettingsArgs, load};
 use super::signals::Signals;
 use super::{Failure, output};
@@ -41,7 +41,8 @@ pub(super) fn run(arguments: &SettingsArgs) -> Result<ExitCode, Failure> {
         let end_simulator = CancellationToken::new();
         let mut simulating = tokio::task::JoinSet::new();
         simulating.spawn(simulator.run(end_simulator.clone()));
-        let sidecar = Sidecar::build(settings, Clock::system()).await?;
+        let sidecar = Sidecar::build(settings, Clock::system()).await;
+        let sidecar = sidecar.map_err(start_failure)?;
         greet(sidecar.addresses(), &simulated);
         let stop = CancellationToken::new();
         let (metrics, reloader) = (sidecar.metrics(), sidecar.reloader());

@@ -25,7 +25,8 @@ pub(super) fn run(arguments: &SettingsArgs) -> Result<ExitCode, Failure> {
     let runtime = runtime(&settings)?;
     let outcome = runtime.block_on(async {
         let mut signals = Signals::new()?;
-        let sidecar = Sidecar::build(settings.clone(), Clock::system()).await?;
+        let sidecar = Sidecar::build(settings.clone(), Clock::system()).await;
+        let sidecar = sidecar.map_err(start_failure)?;
         let addresses = sidecar.addresses();
         info!(
             version = super::VERSION,
@@ -45,6 +46,14 @@ pub(super) fn run(arguments: &SettingsArgs) -> Result<ExitCode, Failure> {
     // Threads that a second signal left behind end with the process.
     runtime.shutdown_background();
     outcome
+}
+
+/// A setting or a file that GMFY's client can't be built from is a mistake in the settings.
+pub(super) fn start_failure(error: SidecarError) -> Failure {
+    match error {
+        SidecarError::Upstream(error) => Failure::Usage(error.to_string()),
+        other => Failure::Runtime(other.into()),
+    }
 }
 
 /// Runs to the end: orderly after one signal, at once after a second.

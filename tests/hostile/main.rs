@@ -25,8 +25,13 @@ mod gmfy;
 #[path = "../e2e/process.rs"]
 mod process;
 
+mod connections;
+mod http2;
 mod notation;
+mod secrets;
+mod startup;
 mod table;
+mod upstream;
 
 use std::future::Future;
 use std::time::Duration;

@@ -110,6 +110,19 @@ async fn a_caller_without_a_key_learns_nothing() {
     assert!(gmfy.handle.requests().is_empty());
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_admin_listener_does_nothing_for_strangers_and_pages() {
+    let gmfy = Gmfy::start(Faults::default()).await;
+    let folder = tempfile::tempdir().unwrap();
+    let sets = ["admin.token=admin-token"];
+    let mut process = Process::spawn(sidecar(folder.path(), &gmfy.url, &sets));
+    let addresses = process.ready().await;
+    let wrong = try_all(addresses.admin, cases(include_str!("table/admin.txt"))).await;
+    assert!(wrong.is_empty(), "{} wrong:\n{}", wrong.len(), wrong.join("\n"));
+    let scrape = client::get(addresses.ops, "/metrics").await.text();
+    assert!(scrape.contains("gmfy_upstream_state{state=\"paused\"} 0"), "somebody paused it");
+}
+
 /// The process's memory, in bytes.
 pub(crate) fn resident(process: &Process) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{}/status", process.id())).unwrap();
