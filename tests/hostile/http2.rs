@@ -150,7 +150,7 @@ async fn what_http_2_forbids_ends_the_stream_or_the_connection_and_nothing_else(
     let addresses = process.ready().await;
     let settings = frame(SETTINGS, 0, 0, &[]);
     let open = |block: &[u8]| frame(HEADERS, END_STREAM | END_HEADERS, 1, block);
-    let s = |frames: &[Vec<u8>]| [&[settings.clone()], frames].concat().concat();
+    let s = |frames: &[Vec<u8>]| [std::slice::from_ref(&settings), frames].concat().concat();
     let long = "x".repeat(16_000);
     let continued: Vec<Vec<u8>> = std::iter::once(frame(HEADERS, END_STREAM, 1, &request(&[])))
         .chain((0..9).map(|n| {

@@ -362,6 +362,14 @@ async fn whatever_gmfy_sends_a_reader_gets_an_answer_in_time() {
     let before = resident(&process);
     let mut wrong = Vec::new();
     for (n, (name, script, expected)) in cases().into_iter().enumerate() {
+        // A batch that is taken tells the reads, too, that GMFY is there.
+        gmfy.answer(Script::good());
+        let event = r#"{"userId":"u","type":"t"}"#;
+        assert_eq!(client::post(addresses.api, "/v1/events/", event).await.status, 202);
+        crate::eventually("GMFY is there", PATIENCE, || async {
+            client::assert_account(addresses.ops).await == 0
+        })
+        .await;
         gmfy.answer(script);
         let found = read(addresses.api, &format!("/v1/users/{n}/")).await;
         let told = [Read::Problem(502, "upstream-broken"), Read::Problem(504, "upstream-timeout")];
