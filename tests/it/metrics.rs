@@ -128,3 +128,20 @@ async fn every_metric_that_a_file_names_exists() {
     }
     assert!(names > 30, "only {names} names: were the files found?");
 }
+
+#[test]
+fn each_alert_has_its_section_in_the_runbook_and_each_section_its_alert() {
+    let read = |path: &str| std::fs::read_to_string(root().join(path)).unwrap();
+    let rules = read("deploy/prometheus/gmfy-sidecar.rules.yaml");
+    let runbook = read("docs/runbook.md");
+    let after = |text: &str, prefix: &str| -> BTreeSet<String> {
+        let lines = text.lines().map(str::trim);
+        lines.filter_map(|line| line.strip_prefix(prefix)).map(str::to_owned).collect()
+    };
+    let alerts = after(&rules, "- alert: ");
+    assert!(alerts.len() > 10);
+    assert_eq!(alerts, after(&runbook, "## "));
+    let links: BTreeSet<_> =
+        alerts.iter().map(|alert| format!("docs/runbook.md#{}", alert.to_lowercase())).collect();
+    assert_eq!(links, after(&rules, "runbook: "));
+}
