@@ -127,7 +127,12 @@ impl<S: ReadSource> Reads<S> {
         }
         let query = key::canonical_query(route, query);
         let key = key::key(call, &query);
-        let target = || Target { route, call: call.clone(), query, key: Arc::from(key.as_str()) };
+        let target = || Target {
+            route,
+            call: call.clone(),
+            query: query.into_owned(),
+            key: Arc::from(key.as_str()),
+        };
         if asked::forces(asked) {
             return Box::pin(self.forward(target(), asked, Forward::Request, None)).await;
         }
@@ -237,7 +242,10 @@ impl<S: ReadSource> Reads<S> {
             Landed::Failed(_) => true,
         };
         let now = Instant::now();
-        if failed && let Some(kept) = kept.filter(|kept| kept.stands_in(now)) {
+        let stands_in = |kept: &Arc<Entry>| {
+            kept.stands_in(now) && kept.epoch.is_of_generation(inner.epochs.of(target.subject()))
+        };
+        if failed && let Some(kept) = kept.filter(stands_in) {
             inner.counters.count(route, ReadResult::StaleIfError);
             let source = Source::StaleIfError { ttl: kept.ttl(now) };
             inner.make_forms(&key, &kept, asked).await;

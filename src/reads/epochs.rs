@@ -54,6 +54,13 @@ impl Subject {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Epoch(u64);
 
+impl Epoch {
+    /// Whether only single subjects changed between the two, not everything.
+    pub(super) const fn is_of_generation(self, other: Self) -> bool {
+        self.0 >> 32 == other.0 >> 32
+    }
+}
+
 /// See the module.
 #[derive(Debug)]
 pub(super) struct Epochs {

@@ -1,9 +1,11 @@
 //! Which answer a read is about: its route, and a key that is the same for the same question.
 
+use std::borrow::Cow;
+use std::time::Duration;
+
 use super::epochs::Subject;
 use crate::config::ReadTtl;
 use crate::upstream::Call;
-use std::time::Duration;
 
 /// What of GMFY's API is read. The text is the metrics' label.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -95,6 +97,23 @@ impl Route {
     }
 }
 
+impl Route {
+    /// The canonical form of no query.
+    const fn default_query(self) -> &'static str {
+        match self {
+            Self::Ratings => "limit=10&offset=0&sort=ASC",
+            Self::Challenges => "limit=10",
+            Self::Users
+            | Self::User
+            | Self::Badges
+            | Self::Payments
+            | Self::Notifications
+            | Self::UnreadNotifications
+            | Self::Version => "",
+        }
+    }
+}
+
 /// What makes an answer to `call` out of date at once.
 pub(super) fn subject(call: &Call) -> Subject {
     match call {
@@ -140,8 +159,11 @@ pub(super) fn key(call: &Call, query: &str) -> String {
 /// A query in the one spelling that all of the same meaning have: default parameters filled in,
 /// parameters by name (those of one name in the order in which they came), percent-encoding
 /// normalised (RFC 3986 §6.2.2). It is also what GMFY is sent.
-pub(super) fn canonical_query(route: Route, query: Option<&str>) -> String {
+pub(super) fn canonical_query(route: Route, query: Option<&str>) -> Cow<'static, str> {
     let query = query.unwrap_or_default();
+    if query.is_empty() {
+        return Cow::Borrowed(route.default_query());
+    }
     let given = query.split('&').filter(|parameter| !parameter.is_empty());
     let mut parameters: Vec<String> = given.map(normalised).collect();
     for (name, value) in route.defaults() {
@@ -150,7 +172,7 @@ pub(super) fn canonical_query(route: Route, query: Option<&str>) -> String {
         }
     }
     parameters.sort_by(|a, b| name_of(a).cmp(name_of(b)));
-    parameters.join("&")
+    Cow::Owned(parameters.join("&"))
 }
 
 fn name_of(parameter: &str) -> &str {
@@ -199,6 +221,13 @@ mod tests {
     #[test]
     fn routes_are_the_labels_of_the_metric() {
         assert_eq!(Route::ALL.map(Route::as_str), READ_ROUTES);
+    }
+
+    #[test]
+    fn no_query_is_the_query_of_all_defaults() {
+        for route in Route::ALL {
+            assert_eq!(canonical_query(route, None), canonical_query(route, Some("&")));
+        }
     }
 
     #[test]

@@ -1,15 +1,18 @@
 //! Single promises, each in the situation that it is about.
 
 use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use super::memory::MemoryLog;
 use super::upstream::{Arrived, FakeUpstream, Reaction};
 use super::{Running, clock, settings};
 use crate::config::{DeadLettersFull, EventKind, OnUnknown};
-use crate::delivery::{LaneState, UpstreamState};
+use crate::delivery::{Delivery, LaneState, Stop, UpstreamState};
+use crate::queue::UserHash;
 use crate::telemetry::heartbeat::BEAT;
 use crate::telemetry::ledger::DeadLetterReason;
 
@@ -329,5 +332,34 @@ async fn after_a_crash_the_batch_on_its_way_goes_out_the_same_even_with_other_se
         assert_eq!((upstream.requests()[1].1, upstream.keys()), (100, 1));
         running.empty().await;
         assert_eq!(upstream.check().len(), 150);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_wants_to_know_is_told_of_users_whose_events_were_or_may_have_been_taken() {
+    type React = fn() -> Reaction;
+    let table: [(React, bool); 6] = [
+        (|| Reaction::status(201), true),
+        (|| Reaction::broken(false), true),
+        (|| Reaction::status(504), true),
+        (|| Reaction::status(500), false),
+        (|| Reaction::status(422), false),
+        (|| Reaction::status(401), false),
+    ];
+    for (react, changes) in table {
+        let (log, upstream) = (filled(4, 2), FakeUpstream::new(move |_| react()));
+        let told = Arc::new(Mutex::new(BTreeSet::new()));
+        let telling = Arc::clone(&told);
+        let metrics = Arc::clone(log.metrics());
+        let delivery = Delivery::new(settings(4), log, upstream, clock(), metrics).unwrap();
+        let delivery = delivery.on_change(move |users| telling.lock().unwrap().extend(users));
+        let stop = Stop::default();
+        let mut tasks = JoinSet::new();
+        tasks.spawn(delivery.run(stop.clone()));
+        tokio::time::sleep(secs(5)).await;
+        stop.abort.cancel();
+        tasks.join_next().await.unwrap().unwrap().unwrap();
+        let expected = ["0", "1"].map(UserHash::of).into_iter().filter(|_| changes);
+        assert_eq!(*told.lock().unwrap(), expected.collect(), "{:?}", react().result);
     }
 }
