@@ -18,6 +18,9 @@ mod dead_letter;
 mod dead_letters;
 mod dedupe;
 mod engine;
+#[cfg(test)]
+mod fault;
+mod format;
 mod frame;
 mod generations;
 mod group;
@@ -27,6 +30,9 @@ mod live;
 mod log;
 mod open;
 mod passed;
+mod recover;
+mod repair;
+mod reserve;
 mod salvage;
 mod sequence;
 mod state;
@@ -39,6 +45,7 @@ mod writer;
 
 pub use dead_letter::DeadLetter;
 pub use dedupe::{Answer, Begun, Dedupe, DedupeLimits, RequestKey, Underway};
+pub use generations::Damage;
 pub use inspect::{DeadLettersReport, Folder, GenerationReport, GenerationSummary};
 pub use log::{
     BatchKey, Chunk, LaneCursor, LaneStart, Log, QueuedEvent, ReadLimit, Settlement, StoreError,

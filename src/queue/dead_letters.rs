@@ -1,11 +1,14 @@
 //! The dead letters' database: one record a letter, in as many values as it needs, by sequence.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
+use tracing::error;
 
 use super::engine::{Database, EngineError, MAX_VALUE};
+use super::generations::Damage;
+use super::repair::{readable_entries, replace_entries};
 use super::{DeadLetter, Sequence};
 use crate::clock::Timestamp;
 use crate::telemetry::ledger::DeadLetterReason;
@@ -26,7 +29,9 @@ struct Record {
 /// See the module.
 #[derive(Debug)]
 pub(super) struct DeadLetters {
-    database: Database,
+    path: PathBuf,
+    /// None after a failed reopening.
+    database: Option<Database>,
     max_bytes: u64,
     count: u64,
     bytes: u64,
@@ -60,7 +65,43 @@ impl DeadLetters {
             bytes += value.len() as u64;
             true
         })?;
-        Ok(Self { database, max_bytes, count, bytes })
+        Ok(Self { path: path.to_owned(), database: Some(database), max_bytes, count, bytes })
+    }
+
+    /// The same; a damaged database is put aside into `dir`'s quarantine, and the letters that are
+    /// readable are kept: then what was wrong is returned too.
+    pub(super) fn recover(
+        dir: &Path,
+        path: &Path,
+        max_bytes: u64,
+    ) -> Result<(Self, Option<Damage>), EngineError> {
+        let reason = match Self::open(path, max_bytes) {
+            Ok(store) => return Ok((store, None)),
+            Err(EngineError::NoSpace) => return Err(EngineError::NoSpace),
+            Err(error) => error,
+        };
+        let aside = replace_entries(dir, path, &readable_entries(path, []))?;
+        let store = Self::open(path, max_bytes)?;
+        error!(
+            reason = %reason,
+            dead_letters.kept = store.count(),
+            quarantine = %aside.display(),
+            "the dead letters' database is damaged: the readable ones are kept"
+        );
+        Ok((store, Some(Damage::new(path, &reason, &[], &aside))))
+    }
+
+    /// Drops the handle, which is of no use after an error, and opens the database again, as
+    /// [`Self::recover`] does.
+    pub(super) fn reopen(&mut self, dir: &Path) -> Result<Option<Damage>, EngineError> {
+        self.database = None;
+        let (store, damage) = Self::recover(dir, &self.path, self.max_bytes)?;
+        *self = store;
+        Ok(damage)
+    }
+
+    fn database(&self) -> Result<&Database, EngineError> {
+        self.database.as_ref().ok_or_else(|| EngineError::Io("it is not open".to_owned()))
     }
 
     pub(super) fn count(&self) -> u64 {
@@ -69,7 +110,7 @@ impl DeadLetters {
 
     /// The highest sequence of a letter.
     pub(super) fn highest(&self) -> Result<Option<Sequence>, EngineError> {
-        let last = self.database.last_at_most(&[0xff; 10])?;
+        let last = self.database()?.last_at_most(&[0xff; 10])?;
         Ok(last.and_then(|(key, _)| Some(Sequence::new(u64::from_be_bytes(*key.first_chunk()?)))))
     }
 
@@ -84,22 +125,22 @@ impl DeadLetters {
         for (sequence, bytes) in encoded {
             self.remove(sequence)?;
             for (number, piece) in (0_u16..).zip(bytes.chunks(PIECE)) {
-                self.database.insert(&key(sequence, number), piece)?;
+                self.database()?.insert(&key(sequence, number), piece)?;
             }
             self.count += 1;
             self.bytes += bytes.len() as u64;
         }
-        self.database.flush()?;
-        self.database.sync()?;
+        self.database()?.flush()?;
+        self.database()?.sync()?;
         Ok(())
     }
 
     /// Removes a letter; false where there is none. Durable with the next `bury`.
     pub(super) fn remove(&mut self, sequence: Sequence) -> Result<bool, EngineError> {
         let mut found = 0;
-        while let Some(piece) = self.database.get(&key(sequence, found))? {
+        while let Some(piece) = self.database()?.get(&key(sequence, found))? {
             self.bytes = self.bytes.saturating_sub(piece.len() as u64);
-            self.database.remove(&key(sequence, found))?;
+            self.database()?.remove(&key(sequence, found))?;
             found += 1;
         }
         self.count -= u64::from(found > 0).min(self.count);
@@ -113,8 +154,8 @@ impl DeadLetters {
             is_changed |= self.remove(*sequence)?;
         }
         if is_changed {
-            self.database.flush()?;
-            self.database.sync()?;
+            self.database()?.flush()?;
+            self.database()?.sync()?;
         }
         Ok(())
     }
@@ -131,7 +172,7 @@ impl DeadLetters {
             let letter = open.and_then(|(sequence, bytes)| decode(sequence, &bytes));
             letters.extend(letter);
         };
-        self.database.scan(&key(from, 0), |key, value| {
+        self.database()?.scan(&key(from, 0), |key, value| {
             let Some(first) = key.first_chunk().copied() else { return true };
             let sequence = Sequence::new(u64::from_be_bytes(first));
             match &mut open {

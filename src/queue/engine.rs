@@ -14,6 +14,7 @@ use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 /// The largest value that never leads to a blob: 17 of them, with their keys, stay below a quarter
@@ -50,6 +51,15 @@ impl From<io::Error> for EngineError {
     }
 }
 
+impl From<EngineError> for io::Error {
+    fn from(error: EngineError) -> Self {
+        match error {
+            EngineError::NoSpace => Self::from(io::ErrorKind::StorageFull),
+            EngineError::Io(_) | EngineError::Damaged(_) => Self::other(error.to_string()),
+        }
+    }
+}
+
 impl From<sled::Error> for EngineError {
     fn from(error: sled::Error) -> Self {
         match error {
@@ -62,6 +72,30 @@ impl From<sled::Error> for EngineError {
     }
 }
 
+/// A call that reaches the file system; tests make each of them fail.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Op {
+    Open,
+    Insert,
+    Read,
+    Flush,
+    Sync,
+    Create,
+    Rename,
+    Remove,
+    Reserve,
+}
+
+/// Where a test injects a failure; otherwise nothing.
+#[cfg(not(test))]
+#[inline]
+pub(super) const fn check(_: Op, _: &Path) -> Result<(), EngineError> {
+    Ok(())
+}
+
+#[cfg(test)]
+pub(super) use super::fault::check;
+
 /// An open database: keys in byte order, values of at most [`MAX_VALUE`] bytes.
 #[derive(Debug)]
 pub(super) struct Database {
@@ -69,17 +103,23 @@ pub(super) struct Database {
     /// sled's file, for what sled does not sync.
     file: File,
     path: PathBuf,
+    /// Set by a failed sync. The next one would succeed with nothing on disk: the kernel tells of
+    /// a lost write once.
+    is_lost: AtomicBool,
 }
 
 impl Database {
     /// Opens the database in folder `path`; creates it, durably, where there is none.
     pub(super) fn open(path: &Path) -> Result<Self, EngineError> {
+        check(Op::Open, path)?;
         let is_new = !data_file(path).exists();
         if is_new {
             fs::create_dir_all(path)?;
         }
         let tree = open_unlocked(path)?;
-        let database = Self { tree, file: File::open(data_file(path))?, path: path.to_owned() };
+        let file = File::open(data_file(path))?;
+        let is_lost = AtomicBool::new(false);
+        let database = Self { tree, file, path: path.to_owned(), is_lost };
         if is_new {
             database.flush()?;
             database.sync_folder()?;
@@ -105,25 +145,25 @@ impl Database {
 
     pub(super) fn insert(&self, key: &[u8], value: &[u8]) -> Result<(), EngineError> {
         debug_assert!(value.len() <= MAX_VALUE, "a value of {} bytes", value.len());
+        check(Op::Insert, &self.path)?;
         guarded(|| self.tree.insert(key, value).map(drop))
     }
 
     /// Puts (some) or removes (none) these keys, all or none.
-    pub(super) fn apply(
-        &self,
-        changes: Vec<(Vec<u8>, Option<Vec<u8>>)>,
-    ) -> Result<(), EngineError> {
+    pub(super) fn apply(&self, changes: &[(Vec<u8>, Option<Vec<u8>>)]) -> Result<(), EngineError> {
+        check(Op::Insert, &self.path)?;
         let mut batch = sled::Batch::default();
         for (key, value) in changes {
             match value {
-                Some(value) => batch.insert(key, value),
-                None => batch.remove(key),
+                Some(value) => batch.insert(key.as_slice(), value.as_slice()),
+                None => batch.remove(key.as_slice()),
             }
         }
         guarded(|| self.tree.apply_batch(batch))
     }
 
     pub(super) fn remove(&self, key: &[u8]) -> Result<(), EngineError> {
+        check(Op::Insert, &self.path)?;
         guarded(|| self.tree.remove(key).map(drop))
     }
 
@@ -137,8 +177,25 @@ impl Database {
         from: &[u8],
         mut visit: impl FnMut(&[u8], &[u8]) -> bool,
     ) -> Result<(), EngineError> {
+        check(Op::Read, &self.path)?;
         guarded(|| {
             for entry in self.tree.range(from..) {
+                let (key, value) = entry?;
+                if !visit(&key, &value) {
+                    break;
+                }
+            }
+            Ok(())
+        })
+    }
+
+    /// Calls `visit` with all entries, descending, until it returns false.
+    pub(super) fn scan_back(
+        &self,
+        mut visit: impl FnMut(&[u8], &[u8]) -> bool,
+    ) -> Result<(), EngineError> {
+        guarded(|| {
+            for entry in self.tree.iter().rev() {
                 let (key, value) = entry?;
                 if !visit(&key, &value) {
                     break;
@@ -156,12 +213,22 @@ impl Database {
 
     /// Hands all that was written to the operating system: it survives the end of the process.
     pub(super) fn flush(&self) -> Result<(), EngineError> {
+        check(Op::Flush, &self.path)?;
         guarded(|| self.tree.flush().map(drop))
     }
 
     /// Waits until all that was flushed is on the device: it survives a power cut.
+    ///
+    /// After a failure it fails for ever: what was written since the last success may be lost.
     pub(super) fn sync(&self) -> Result<(), EngineError> {
-        Ok(self.file.sync_data()?)
+        if self.is_lost.load(Ordering::Acquire) {
+            return Err(EngineError::Io("an earlier sync of it failed".to_owned()));
+        }
+        let synced = check(Op::Sync, &self.path).and_then(|()| Ok(self.file.sync_data()?));
+        if synced.is_err() {
+            self.is_lost.store(true, Ordering::Release);
+        }
+        synced
     }
 
     /// The bytes of the database's file on the device. Cheap: one `fstat`.
@@ -248,6 +315,28 @@ pub(super) fn sync_folder(path: &Path) -> io::Result<()> {
     File::open(path)?.sync_all()
 }
 
+/// Creates a folder, durably, where there is none.
+pub(super) fn create_folder(path: &Path) -> io::Result<()> {
+    check(Op::Create, path)?;
+    fs::create_dir_all(path)?;
+    match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => sync_folder(parent),
+        _ => Ok(()),
+    }
+}
+
+/// Moves a folder; durable once both parents are synced.
+pub(super) fn rename(from: &Path, to: &Path) -> io::Result<()> {
+    check(Op::Rename, to)?;
+    fs::rename(from, to)
+}
+
+/// Removes a folder and all in it.
+pub(super) fn remove_folder(path: &Path) -> io::Result<()> {
+    check(Op::Remove, path)?;
+    fs::remove_dir_all(path)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -258,9 +347,7 @@ mod tests {
         let path = folder.path().join("a");
         let database = Database::open(&path).unwrap();
         database.insert(b"2", b"two").unwrap();
-        database
-            .apply(vec![(b"1".to_vec(), Some(b"one".to_vec())), (b"2".to_vec(), None)])
-            .unwrap();
+        database.apply(&[(b"1".to_vec(), Some(b"one".to_vec())), (b"2".to_vec(), None)]).unwrap();
         database.flush().unwrap();
         database.sync().unwrap();
         drop(database);

@@ -3,29 +3,45 @@
 //! Nothing is deleted event by event: a generation that every lane has passed is removed as a
 //! whole. A generation ends where it was sealed, at the latest where the next one begins; what
 //! lies behind that in its files (a group whose commit failed) doesn't count.
+//!
+//! The one that is written is read through its database, the others from their raw bytes, see
+//! `salvage`. Within a generation every sequence follows the one before: a gap is damage, and is noticed by
+//! whoever reads. Then the generation is rebuilt from what is readable, see `repair`.
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::dedupe::Known;
-use super::engine::{Database, EngineError, folder_bytes, sync_folder};
-use super::frame::{decode, each_known, key_of};
+use tracing::{error, warn};
+
+use super::engine::{self, Database, EngineError, folder_bytes, sync_folder};
+use super::frame::{Content, decode, key_of};
 use super::group::Assembler;
+use super::repair::{
+    Ranges, describe, generation_first, generation_path, is_lost, read_lost, rebuild,
+};
+use super::salvage::{RawFrames, Span};
 use super::{Chunk, Partitions, QueuedEvent, ReadLimit, Sequence};
-use crate::clock::Timestamp;
 
 /// Sealed generations that stay open for reading. Lanes that keep pace share one.
 const OPEN_FOR_READING: usize = 3;
+/// Reads that fail in a row before a device's errors count as damage.
+const FAILURES: u32 = 3;
+/// Rebuilds of a generation in one read, before its error is given back.
+const REBUILDS: u32 = 2;
+/// Damages that are remembered, and ranges of each.
+const REMEMBERED: usize = 64;
 
 /// See the module. Its methods block: they are for threads, not for the runtime.
 #[derive(Debug)]
 pub(super) struct Generations {
+    dir: PathBuf,
     folder: PathBuf,
     inner: Mutex<Inner>,
-    /// Held while a generation is opened, which takes milliseconds: never together with `inner`,
-    /// for which the writer waits.
+    /// Held while a generation is opened, rebuilt or removed: never together with `inner`, for
+    /// which the writer waits.
     opening: Mutex<()>,
 }
 
@@ -35,29 +51,89 @@ struct Inner {
     row: BTreeMap<u64, Generation>,
     /// Counts reads, to know which open one was read last.
     reads: u64,
+    damages: Vec<Damage>,
+    /// Sequences found to be lost since the start.
+    newly_lost: u64,
+    /// Events were lost that the counts still hold.
+    is_count_due: bool,
 }
 
 #[derive(Debug)]
 struct Generation {
     path: PathBuf,
+    /// Set while it is written.
     database: Option<Arc<Database>>,
-    /// The same, for as long as anyone reads it: a folder can't be opened twice.
-    in_use: Weak<Database>,
+    /// Set while it is read, once it is sealed.
+    raw: Option<Arc<RawFrames>>,
     /// The sequence behind its last; none while it is written.
     end: Option<Sequence>,
+    /// Events ever appended before its first.
+    appended_before: u64,
+    /// Sequences that could not be read when it was rebuilt.
+    lost: Arc<Ranges>,
+    rebuilds: u32,
+    failures: u32,
     /// On the device, when it was sealed.
     sealed_bytes: u64,
     last_read: u64,
+    /// Found damaged while it is written: to be sealed, so that it can be rebuilt.
+    is_damaged: bool,
+}
+
+/// Something of the queue's folder that was damaged, and what became of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Damage {
+    /// The folder: a generation's, `state` or `dead-letters`.
+    pub what: String,
+    pub reason: String,
+    /// Sequences whose events are lost, the first ranges of many.
+    pub lost: Vec<RangeInclusive<Sequence>>,
+    /// Where the damaged files are now.
+    pub aside: PathBuf,
+}
+
+impl Damage {
+    pub(super) fn new(
+        path: &Path,
+        reason: &EngineError,
+        lost: &[(u64, u64)],
+        aside: &Path,
+    ) -> Self {
+        let lost = lost.iter().take(REMEMBERED);
+        Self {
+            what: path.file_name().unwrap_or_default().to_string_lossy().into_owned(),
+            reason: reason.to_string(),
+            lost: lost.map(|(first, last)| Sequence::new(*first)..=Sequence::new(*last)).collect(),
+            aside: aside.to_owned(),
+        }
+    }
+}
+
+/// A generation at a moment: which, and how often it was rebuilt.
+#[derive(Clone, Copy, Debug)]
+struct Place {
+    first: u64,
+    rebuilds: u32,
 }
 
 impl Generations {
-    /// The row in `folder`, which exists; generations are added by whoever opens the log.
-    pub(super) fn new(folder: PathBuf) -> Self {
-        Self { folder, inner: Mutex::default(), opening: Mutex::default() }
+    /// The row in `dir`'s folder `queue`, which exists; generations are added by whoever opens the
+    /// log.
+    pub(super) fn new(dir: &Path) -> Self {
+        Self {
+            dir: dir.to_owned(),
+            folder: dir.join("queue"),
+            inner: Mutex::default(),
+            opening: Mutex::default(),
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn opening(&self) -> MutexGuard<'_, ()> {
+        self.opening.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The folders found, by first sequence.
@@ -65,9 +141,7 @@ impl Generations {
         let mut found = BTreeMap::new();
         for entry in fs::read_dir(&self.folder)? {
             let entry = entry?;
-            let name = entry.file_name();
-            let first = name.to_str().and_then(|name| name.strip_prefix("gen-")?.parse().ok());
-            if let Some(first) = first {
+            if let Some(first) = generation_first(&entry.file_name()) {
                 found.insert(first, entry.path());
             }
         }
@@ -75,31 +149,56 @@ impl Generations {
     }
 
     pub(super) fn path_of(&self, first: Sequence) -> PathBuf {
-        self.folder.join(format!("gen-{:020}", first.get()))
+        generation_path(&self.folder, first)
     }
 
     /// Adds a sealed generation, closed.
-    pub(super) fn add_sealed(&self, first: u64, path: PathBuf, end: Sequence) {
+    pub(super) fn add_sealed(
+        &self,
+        first: u64,
+        path: PathBuf,
+        end: Sequence,
+        appended_before: u64,
+    ) {
+        let lost = read_lost(&path);
+        let mut inner = self.lock();
+        inner.is_count_due |= !lost.is_empty();
         let generation = Generation {
             sealed_bytes: folder_bytes(&path),
             path,
             database: None,
-            in_use: Weak::new(),
+            raw: None,
             end: Some(end),
+            appended_before,
+            lost: Arc::new(lost),
+            rebuilds: 0,
+            failures: 0,
             last_read: 0,
+            is_damaged: false,
         };
-        self.lock().row.insert(first, generation);
+        inner.row.insert(first, generation);
     }
 
     /// Adds the one that is written.
-    pub(super) fn add_written(&self, first: Sequence, database: Arc<Database>) {
+    pub(super) fn add_written(
+        &self,
+        first: Sequence,
+        database: &Arc<Database>,
+        appended_before: u64,
+    ) {
+        let path = self.path_of(first);
         let generation = Generation {
-            path: self.path_of(first),
-            in_use: Arc::downgrade(&database),
-            database: Some(database),
+            lost: Arc::new(read_lost(&path)),
+            path,
+            database: Some(Arc::clone(database)),
+            raw: None,
             end: None,
+            appended_before,
+            rebuilds: 0,
+            failures: 0,
             sealed_bytes: 0,
             last_read: 0,
+            is_damaged: false,
         };
         self.lock().row.insert(first.get(), generation);
     }
@@ -109,13 +208,44 @@ impl Generations {
         self.lock().row.keys().next().copied().map(Sequence::new)
     }
 
+    /// The first sequences of all.
+    pub(super) fn firsts(&self) -> Vec<u64> {
+        self.lock().row.keys().copied().collect()
+    }
+
+    /// Makes durable what was written to the one that is written.
+    pub(super) fn sync_written(&self) -> Result<(), EngineError> {
+        let written = self
+            .lock()
+            .row
+            .values()
+            .find_map(|g| if g.end.is_none() { g.database.clone() } else { None });
+        written.map_or(Ok(()), |database| database.sync())
+    }
+
+    /// Writes a sealed generation anew, because what was written to it may not be on disk.
+    pub(super) fn distrust(&self, first: Sequence) -> Result<(), EngineError> {
+        let rebuilds = self.lock().row.get(&first.get()).map_or(0, |g| g.rebuilds);
+        let place = Place { first: first.get(), rebuilds };
+        self.mend(place, EngineError::Damaged("a sync of it failed".to_owned()))
+    }
+
+    /// The generation in which `sequence` lies or that follows it: its first sequence, and the
+    /// events ever appended before that.
+    pub(super) fn locate(&self, sequence: Sequence) -> Option<(Sequence, u64)> {
+        let inner = self.lock();
+        let mut row = inner.row.iter();
+        let (first, generation) = row.find(|(_, g)| g.end.is_none_or(|end| end > sequence))?;
+        Some((Sequence::new(*first), generation.appended_before))
+    }
+
     /// Ends the written one before `end`. It stays readable.
     pub(super) fn seal(&self, first: Sequence, end: Sequence) {
         let mut inner = self.lock();
         if let Some(generation) = inner.row.get_mut(&first.get()) {
             generation.end = Some(end);
             generation.sealed_bytes = folder_bytes(&generation.path);
-            // Closed, unless it is being read just now: most are removed without another read.
+            // Most are removed without another read.
             generation.database = None;
         }
     }
@@ -142,9 +272,11 @@ impl Generations {
 
     /// Removes a generation, files and all.
     pub(super) fn remove(&self, first: Sequence) -> std::io::Result<()> {
+        let _not_meanwhile = self.opening();
         let Some(generation) = self.lock().row.remove(&first.get()) else { return Ok(()) };
         drop(generation.database);
-        match fs::remove_dir_all(&generation.path) {
+        drop(generation.raw);
+        match engine::remove_folder(&generation.path) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
             _ => sync_folder(&self.folder),
         }
@@ -159,46 +291,29 @@ impl Generations {
         partitions: &Partitions,
         limit: ReadLimit,
     ) -> Result<Chunk, EngineError> {
-        let Some(Open { database, first, end }) = self.open_for_reading(from)? else {
-            return Ok(Chunk { events: Vec::new(), position: committed.max(from) });
-        };
-        let end = end.unwrap_or(committed).min(committed);
-        let mut chunk = Chunk { events: Vec::new(), position: end.max(from) };
-        let mut bytes = 0;
-        let mut taken = 0;
-        visit(&database, from.max(first), end, |event| {
-            if event.sequence < from || !partitions.contains(event.user.partition()) {
-                return true;
-            }
-            let full = taken >= limit.events || bytes + event.json.len() > limit.bytes;
-            if full && taken > 0 {
-                chunk.position = event.sequence;
-                return false;
-            }
-            taken += 1;
-            bytes += event.json.len();
-            chunk.events.push(event);
-            true
+        let chunk = self.reading(from, |open| {
+            let end = open.end.unwrap_or(committed).min(committed);
+            let mut chunk = Chunk { events: Vec::new(), position: end.max(from) };
+            let mut bytes = 0;
+            let mut taken = 0;
+            visit(open, from.max(open.first), end, |event| {
+                if event.sequence < from || !partitions.contains(event.user.partition()) {
+                    return true;
+                }
+                let full = taken >= limit.events || bytes + event.json.len() > limit.bytes;
+                if full && taken > 0 {
+                    chunk.position = event.sequence;
+                    return false;
+                }
+                taken += 1;
+                bytes += event.json.len();
+                chunk.events.push(event);
+                true
+            })?;
+            Ok(chunk)
         })?;
-        Ok(chunk)
-    }
-
-    /// The generation in which the first event at or after `from` may lie, open.
-    fn open_for_reading(&self, from: Sequence) -> Result<Option<Open>, EngineError> {
-        let mut opened = None;
-        loop {
-            let path = match self.lock().find(from, opened.take()) {
-                Found::None => return Ok(None),
-                Found::Open(open) => return Ok(Some(open)),
-                Found::Closed(path) => path,
-            };
-            let _one_at_a_time = self.opening.lock().unwrap_or_else(PoisonError::into_inner);
-            // Another reader may have opened it while this one waited.
-            if let Found::Open(open) = self.lock().find(from, None) {
-                return Ok(Some(open));
-            }
-            opened = Some((path.clone(), Arc::new(Database::open(&path)?)));
-        }
+        let nothing = || Chunk { events: Vec::new(), position: committed.max(from) };
+        Ok(chunk.unwrap_or_else(nothing))
     }
 
     /// Reads just these events, ascending; those that are not there are left out.
@@ -210,158 +325,319 @@ impl Generations {
         let mut found = Vec::with_capacity(sequences.len());
         let mut wanted = sequences;
         while let Some(next) = wanted.first() {
-            let Some(open) = self.open_for_reading(*next)? else { break };
-            let Open { database, first, end } = open;
-            let end = end.unwrap_or(committed).min(committed);
-            let here = wanted.partition_point(|sequence| *sequence < end);
-            let (these, later) = wanted.split_at(here);
-            let Some(last) = these.last() else { break };
-            visit(&database, (*next).max(first), last.next(), |event| {
-                if these.binary_search(&event.sequence).is_ok() {
-                    found.push(event);
-                }
-                true
+            let read = self.reading(*next, |open| {
+                let end = open.end.unwrap_or(committed).min(committed);
+                let here = wanted.partition_point(|sequence| *sequence < end);
+                let (these, _) = wanted.split_at(here);
+                let mut events = Vec::with_capacity(here);
+                let Some(last) = these.last() else { return Ok((0, events)) };
+                visit(open, (*next).max(open.first), last.next(), |event| {
+                    if these.binary_search(&event.sequence).is_ok() {
+                        events.push(event);
+                    }
+                    true
+                })?;
+                Ok((here, events))
             })?;
-            wanted = later;
+            let Some((here @ 1.., events)) = read else { break };
+            found.extend(events);
+            wanted = wanted.get(here..).unwrap_or_default();
         }
         Ok(found)
+    }
+
+    /// Runs `read` on the generation in which the first event at or after `from` may lie; where
+    /// that shows damage, the generation is rebuilt, and read again. None where there is none.
+    fn reading<T>(
+        &self,
+        from: Sequence,
+        mut read: impl FnMut(&Open) -> Result<T, EngineError>,
+    ) -> Result<Option<T>, EngineError> {
+        let mut rebuilds = 0;
+        loop {
+            let (place, error) = match self.open_for_reading(from) {
+                Ok(None) => return Ok(None),
+                Ok(Some(open)) => match read(&open) {
+                    Ok(value) => return Ok(Some(value)),
+                    Err(error) => (open.place, error),
+                },
+                Err(failed) => failed,
+            };
+            if rebuilds == REBUILDS {
+                return Err(error);
+            }
+            rebuilds += 1;
+            self.mend(place, error)?;
+        }
+    }
+
+    /// The generation in which the first event at or after `from` may lie, open.
+    fn open_for_reading(&self, from: Sequence) -> Result<Option<Open>, (Place, EngineError)> {
+        let mut opened = None;
+        loop {
+            let (path, place) = match self.lock().find(from, opened.take()) {
+                Found::None => return Ok(None),
+                Found::Open(open) => return Ok(Some(open)),
+                Found::Closed(path, place) => (path, place),
+            };
+            let _one_at_a_time = self.opening();
+            // Another reader may have opened it while this one waited.
+            match self.lock().find(from, None) {
+                Found::Open(open) => return Ok(Some(open)),
+                Found::Closed(again, _) if again == path => {}
+                Found::Closed(..) | Found::None => continue,
+            }
+            let raw = RawFrames::find(&path).map_err(|error| (place, error.into()))?;
+            opened = Some((path, Arc::new(raw)));
+        }
+    }
+
+    /// Rebuilds a generation that showed this error; gives the error back where that can't help,
+    /// or not yet.
+    fn mend(&self, place: Place, error: EngineError) -> Result<(), EngineError> {
+        let _one_at_a_time = self.opening();
+        let (path, known_lost, span) = {
+            let mut inner = self.lock();
+            let limit = inner.row.range(place.first + 1..).next().map(|(next, _)| *next);
+            let Some(generation) = inner.row.get_mut(&place.first) else { return Ok(()) };
+            if generation.rebuilds != place.rebuilds {
+                return Ok(());
+            }
+            generation.failures += 1;
+            generation.raw = None;
+            let is_damage = match &error {
+                EngineError::Damaged(_) => true,
+                EngineError::Io(_) => generation.failures >= FAILURES,
+                EngineError::NoSpace => false,
+            };
+            if generation.end.is_none() {
+                generation.is_damaged |= is_damage;
+                return Err(error);
+            }
+            if !is_damage {
+                return Err(error);
+            }
+            let (first, limit) = (Sequence::new(place.first), limit.map(Sequence::new));
+            let span = Span { first, end: generation.end, limit };
+            (generation.path.clone(), Arc::clone(&generation.lost), span)
+        };
+        let raw = RawFrames::find(&path)?;
+        let contents = raw.contents(span)?;
+        let is_new = |(first, last): &&(u64, u64)| !is_lost(&known_lost, *first, *last);
+        let newly_lost: u64 =
+            contents.lost.iter().filter(is_new).map(|(first, last)| last - first + 1).sum();
+        let aside = match rebuild(&self.dir, &path, &raw, &contents) {
+            Ok(aside) => aside,
+            Err(error) => {
+                warn!(
+                    generation = place.first,
+                    error = %error,
+                    "what is damaged stays in its place: what is readable could not be copied"
+                );
+                path.clone()
+            }
+        };
+        error!(
+            generation = place.first,
+            reason = %error,
+            sequences.lost = describe(&contents.lost),
+            events.kept = contents.events,
+            quarantine = %aside.display(),
+            "a generation is damaged: what is readable of it stays in the queue"
+        );
+        let bytes = folder_bytes(&path);
+        let mut inner = self.lock();
+        let damage = Damage::new(&path, &error, &contents.lost, &aside);
+        if let Some(generation) = inner.row.get_mut(&place.first) {
+            generation.rebuilds += 1;
+            generation.failures = 0;
+            generation.sealed_bytes = bytes;
+            generation.lost = Arc::new(contents.lost);
+        }
+        inner.is_count_due |= newly_lost > 0;
+        inner.newly_lost += newly_lost;
+        inner.remember(damage);
+        Ok(())
+    }
+
+    /// Whether the written one was found damaged: only once it is sealed can it be rebuilt.
+    pub(super) fn is_written_damaged(&self) -> bool {
+        self.lock().row.values().any(|generation| generation.end.is_none() && generation.is_damaged)
+    }
+
+    /// Where the last lost event lies that the counts may still hold; none when there is none.
+    pub(super) fn count_due_until(&self) -> Option<Sequence> {
+        let inner = self.lock();
+        if !inner.is_count_due {
+            return None;
+        }
+        let lost = inner.row.values().filter_map(|generation| generation.lost.last());
+        Some(Sequence::new(lost.map(|(_, last)| last + 1).max().unwrap_or(0)))
+    }
+
+    /// Notes that the counts hold no lost event any more.
+    pub(super) fn counted(&self) {
+        self.lock().is_count_due = false;
+    }
+
+    /// Notes a damage by which so many sequences are lost.
+    pub(super) fn remember(&self, damage: Damage, lost: u64) {
+        let mut inner = self.lock();
+        inner.newly_lost += lost;
+        inner.remember(damage);
+    }
+
+    /// Sequences found to be lost since the start.
+    pub(super) fn newly_lost(&self) -> u64 {
+        self.lock().newly_lost
+    }
+
+    /// The damages found since the start, the newest of many.
+    pub(super) fn damages(&self) -> Vec<Damage> {
+        self.lock().damages.clone()
     }
 }
 
 /// A generation that is open for reading.
 #[derive(Debug)]
 struct Open {
-    database: Arc<Database>,
+    source: Source,
+    place: Place,
     first: Sequence,
     end: Option<Sequence>,
+    lost: Arc<Ranges>,
+}
+
+/// Where a generation's frames are read from.
+#[derive(Debug)]
+enum Source {
+    /// While it is written.
+    Database(Arc<Database>),
+    Raw(Arc<RawFrames>),
+}
+
+impl Source {
+    /// Calls `visit` with all frames by key, from the last one that begins at or before `from`
+    /// on, until it returns false.
+    fn scan(
+        &self,
+        from: Sequence,
+        mut visit: impl FnMut(Sequence, &[u8]) -> bool,
+    ) -> Result<(), EngineError> {
+        let database = match self {
+            Self::Raw(raw) => return Ok(raw.scan(from, visit)?),
+            Self::Database(database) => database,
+        };
+        let first_of = |key: &[u8]| key.first_chunk().copied().unwrap_or(key_of(from));
+        // The frame that holds `from` may be a part of an event.
+        let mut key = key_of(from).to_vec();
+        key.extend_from_slice(&[0xff; 4]);
+        let start = database.last_at_most(&key)?.map_or(key_of(from), |(key, _)| first_of(&key));
+        database.scan(&start, |key, value| {
+            visit(Sequence::new(u64::from_be_bytes(first_of(key))), value)
+        })
+    }
 }
 
 enum Found {
     None,
     Open(Open),
-    Closed(PathBuf),
+    Closed(PathBuf, Place),
 }
 
 impl Inner {
+    fn remember(&mut self, damage: Damage) {
+        if self.damages.len() == REMEMBERED {
+            self.damages.remove(0);
+        }
+        self.damages.push(damage);
+    }
+
     /// Looks for the generation that may hold `from`; `opened` is one that was just opened.
-    fn find(&mut self, from: Sequence, opened: Option<(PathBuf, Arc<Database>)>) -> Found {
+    fn find(&mut self, from: Sequence, opened: Option<(PathBuf, Arc<RawFrames>)>) -> Found {
         self.reads += 1;
         let holds = |generation: &Generation| generation.end.is_none_or(|end| end > from);
         let Some((&first, generation)) = self.row.iter_mut().find(|(_, g)| holds(g)) else {
             return Found::None;
         };
         generation.last_read = self.reads;
-        if let Some((path, database)) = opened
+        if let Some((path, raw)) = opened
             && path == generation.path
+            && generation.end.is_some()
         {
-            generation.in_use = Arc::downgrade(&database);
-            generation.database = Some(database);
+            generation.raw = Some(raw);
         }
-        let database = generation.database.clone().or_else(|| generation.in_use.upgrade());
-        let Some(database) = database else { return Found::Closed(generation.path.clone()) };
-        let open = Open { database, first: Sequence::new(first), end: generation.end };
+        let place = Place { first, rebuilds: generation.rebuilds };
+        let source = match (&generation.database, &generation.raw) {
+            (Some(database), _) => Source::Database(Arc::clone(database)),
+            (None, Some(raw)) => Source::Raw(Arc::clone(raw)),
+            (None, None) => return Found::Closed(generation.path.clone(), place),
+        };
+        let open = Open {
+            source,
+            place,
+            first: Sequence::new(first),
+            end: generation.end,
+            lost: Arc::clone(&generation.lost),
+        };
         self.close_least_read();
         Found::Open(open)
     }
 
     fn close_least_read(&mut self) {
-        let open = || |g: &&mut Generation| g.end.is_some() && g.database.is_some();
+        let open = || |g: &&mut Generation| g.raw.is_some();
         while self.row.values_mut().filter(open()).count() > OPEN_FOR_READING {
             if let Some(least) = self.row.values_mut().filter(open()).min_by_key(|g| g.last_read) {
-                least.database = None;
+                least.raw = None;
             }
         }
     }
 }
 
 /// Calls `each` with the whole events from `from` to before `end`, in order, until it returns
-/// false. Frames that can't be read are passed over.
+/// false. What is missing and not known to be lost is an error.
 fn visit(
-    database: &Database,
+    open: &Open,
     from: Sequence,
     end: Sequence,
     mut each: impl FnMut(QueuedEvent) -> bool,
 ) -> Result<(), EngineError> {
-    // The frame that holds `from` begins at or before it.
-    let mut key = key_of(from).to_vec();
-    key.extend_from_slice(&[0xff; 4]);
-    let start = match database.last_at_most(&key)? {
-        Some((key, _)) => key.first_chunk().copied().unwrap_or_else(|| key_of(from)),
-        None => key_of(from),
-    };
     let mut assembler = Assembler::default();
     let mut events = Vec::new();
-    database.scan(&start, |_, value| {
-        let Ok((header, records)) = decode(value) else { return true };
-        if header.first >= end {
+    let mut expected = from.get();
+    let mut is_over = false;
+    let mut damage = None;
+    let mut missing = |first: u64, last: u64| {
+        let known = first > last || is_lost(&open.lost, first, last);
+        if !known {
+            damage = Some(format!("the events {first} to {last} are missing"));
+        }
+        known
+    };
+    open.source.scan(from, |first, value| {
+        if first >= end {
             return false;
         }
-        assembler.push(&header, records, &mut events);
-        events.drain(..).all(&mut each)
-    })
-}
-
-/// What a scan of a generation found.
-#[derive(Debug, Default)]
-pub(super) struct Survey {
-    /// Events of whole requests.
-    pub(super) events: u64,
-    /// The sequence behind the last event of a whole request; none where there is none.
-    pub(super) end: Option<Sequence>,
-    /// The sequence behind the last one that any frame names.
-    pub(super) highest: Option<Sequence>,
-    /// Keys of the frames of a request that was cut off.
-    pub(super) cut_off: Vec<Vec<u8>>,
-    /// Values that are no frames.
-    pub(super) damaged: u64,
-    /// What is to be known of the whole requests, and when it was accepted.
-    pub(super) known: Vec<(Timestamp, Known)>,
-}
-
-/// Reads all frames before `limit`.
-pub(super) fn survey(database: &Database, limit: Option<Sequence>) -> Result<Survey, EngineError> {
-    let mut survey = Survey::default();
-    let mut open_events = 0;
-    let mut open_known = Vec::new();
-    let mut is_open = false;
-    database.scan(&[], |key, value| {
-        let Ok((header, records)) = decode(value) else {
-            survey.damaged += 1;
+        let Ok((header, records)) = decode(value) else { return missing(expected, expected) };
+        let first = header.first.get();
+        let part = if let Content::Part(part) = header.content { Some(part) } else { None };
+        let continues = part.is_some_and(|part| part > 0);
+        if !continues && first > expected && !missing(expected, first - 1) {
+            return false;
+        }
+        if !assembler.push(&header, records, &mut events) && !continues {
+            return missing(first, first);
+        }
+        if part.is_some() && events.is_empty() {
+            // The event is not complete yet; should it never be, then it is missing.
             return true;
-        };
-        if limit.is_some_and(|limit| header.first >= limit) {
-            return false;
         }
-        survey.highest = survey.highest.max(Some(header.end()));
-        if header.begins_request {
-            survey.cut_off.clear();
-            open_events = 0;
-            open_known.clear();
-            is_open = true;
-        }
-        open_events += header.events();
-        let at = header.accepted_at;
-        if each_known(&header, records, |known| open_known.push((at, known))).is_err() {
-            survey.damaged += 1;
-        }
-        survey.cut_off.push(key.to_vec());
-        if header.ends_request && is_open {
-            survey.events += open_events;
-            survey.known.append(&mut open_known);
-            survey.end = Some(header.end());
-            survey.cut_off.clear();
-            is_open = false;
-        }
-        true
+        expected = expected.max(header.end().get());
+        is_over = !events.drain(..).all(&mut each);
+        !is_over
     })?;
-    Ok(survey)
-}
-
-/// Creates a folder, durably, where there is none.
-pub(super) fn create_folder(path: &Path) -> std::io::Result<()> {
-    fs::create_dir_all(path)?;
-    match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => sync_folder(parent),
-        _ => Ok(()),
+    if !is_over {
+        missing(expected, end.get().saturating_sub(1));
     }
+    damage.map_or(Ok(()), |damage| Err(EngineError::Damaged(damage)))
 }

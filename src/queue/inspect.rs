@@ -26,8 +26,9 @@ use std::path::{Path, PathBuf};
 
 use super::dead_letters::DeadLetters;
 use super::engine::{Database, EngineError, data_file, folder_bytes};
+use super::format;
 use super::generations::Generations;
-use super::open::{OpenError, check_format, lock};
+use super::open::{OpenError, STATE, lock};
 use super::passed::Passed;
 use super::salvage::{Contents, RawFrames, Span};
 use super::state::{StateDb, Stored};
@@ -102,15 +103,15 @@ impl Folder {
         let log = dir.join("queue");
         fs::metadata(&log).map_err(folder)?;
         let lock = lock(dir)?;
-        check_format(dir)?;
-        let state_path = dir.join("state");
+        format::check_only(dir)?;
+        let state_path = dir.join(STATE);
         let (stored, state_damage) =
             match read_copy(&state_path, |copy| StateDb::open(copy)?.load()) {
                 Ok(Some(stored)) => (stored, None),
                 Ok(None) => (Stored::default(), None),
                 Err(error) => (Stored::default(), Some(error.to_string())),
             };
-        let found = Generations::new(log).found().map_err(folder)?;
+        let found = Generations::new(dir).found().map_err(folder)?;
         let mut generations = Vec::with_capacity(found.len());
         let mut firsts = found.into_iter().peekable();
         while let Some((first, path)) = firsts.next() {
@@ -175,14 +176,14 @@ impl Folder {
         raw.visit(&contents, |event| {
             waiting += u64::from(!self.passed.contains(event.user.partition(), event.sequence));
             true
-        });
-        let mut keys = raw.frames(&contents).map(|(header, _)| header.key());
+        })?;
         let compared = read_copy(&path, |copy| {
             let database = Database::open(copy)?;
             let mut missing = 0_u64;
-            for key in &mut keys {
-                missing += u64::from(database.get(&key)?.is_none());
-            }
+            raw.each_frame(&contents, |header, _| {
+                missing += u64::from(database.get(&header.key())?.is_none());
+                Ok::<_, EngineError>(())
+            })?;
             Ok(missing)
         });
         let damage = match compared {
@@ -218,8 +219,7 @@ impl Folder {
         raw.visit(&contents, |event| {
             let is_settled = self.passed.contains(event.user.partition(), event.sequence);
             each(event, is_settled)
-        });
-        Ok(())
+        })
     }
 
     /// All dead letters, ascending.
@@ -241,8 +241,9 @@ impl Folder {
         let generation = at.ok().and_then(|at| self.generations.get(at)).ok_or_else(|| {
             io::Error::new(io::ErrorKind::NotFound, format!("no generation begins with {first}"))
         })?;
-        let raw = RawFrames::read(&generation.path)?;
-        let contents = raw.contents(Span { first, end: generation.end, limit: generation.limit });
+        let raw = RawFrames::find(&generation.path)?;
+        let contents =
+            raw.contents(Span { first, end: generation.end, limit: generation.limit })?;
         Ok((raw, contents, generation.path.clone()))
     }
 }

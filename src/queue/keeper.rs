@@ -18,9 +18,14 @@ use super::dead_letters::{BuryError, DeadLetters};
 use super::engine::EngineError;
 use super::generations::Generations;
 use super::live::Live;
+use super::open::STATE;
+use super::passed::Passed;
+use super::recover::count_lost;
+use super::reserve::Reserve;
 use super::state::{Change, LaneRecord, StateDb, put_lane, remove_generation, remove_lane, reseat};
 use super::{DeadLetter, LaneCursor, LaneStart, Sequence, Settlement, StoreError};
 use crate::telemetry::heartbeat::BEAT;
+use crate::telemetry::ledger::DropReason;
 use crate::telemetry::{Ledger, Pulse};
 
 /// How long a cursor may be in the operating system only.
@@ -64,16 +69,20 @@ pub(super) type Done = oneshot::Sender<Result<(), StoreError>>;
 pub(super) struct Keeper {
     pub(super) tasks: Receiver<Task>,
     pub(super) state: Option<StateDb>,
-    pub(super) state_path: PathBuf,
+    /// The queue's folder.
+    pub(super) dir: PathBuf,
     pub(super) dead_letters: DeadLetters,
     pub(super) lanes: Vec<LaneRecord>,
     pub(super) pieces: HashMap<u8, u8>,
     pub(super) generations: Arc<Generations>,
+    pub(super) reserve: Arc<Reserve>,
     pub(super) ledger: Arc<Ledger>,
     /// When the oldest cursor that is not yet synced was written.
     pub(super) unsynced_since: Option<Instant>,
     pub(super) live: Arc<Live>,
     pub(super) pulse: Pulse,
+    /// What was written may not be there any more.
+    pub(super) must_rewrite: bool,
 }
 
 /// What is answered once the group's changes are written.
@@ -150,12 +159,17 @@ impl Keeper {
                     drop(done.send(result));
                 }
                 Task::ListDeadLetters { from, limit, done } => {
-                    let listed = self.dead_letters.list(from, limit);
+                    let mut listed = self.dead_letters.list(from, limit);
+                    if let Err(error) = &listed
+                        && self.reopen_dead_letters(error)
+                    {
+                        listed = self.dead_letters.list(from, limit);
+                    }
                     drop(done.send(listed.map_err(|error| StoreError::Io(error.to_string()))));
                 }
             }
         }
-        let result = self.write(changes, sync_now).map_err(|error| {
+        let result = self.write(&changes, sync_now).map_err(|error| {
             // Nothing of it counts: the lanes try again.
             (self.lanes, self.pieces) = before;
             StoreError::Io(error.to_string())
@@ -231,7 +245,13 @@ impl Keeper {
 
     fn bury(&mut self, letters: &[DeadLetter]) -> Result<(), StoreError> {
         self.dead_letters.limit(self.live.dead_letters_max_bytes());
-        let result = self.dead_letters.bury(letters).map_err(|error| match error {
+        let mut result = self.dead_letters.bury(letters);
+        if let Err(BuryError::Engine(error)) = &result
+            && self.reopen_dead_letters(error)
+        {
+            result = self.dead_letters.bury(letters);
+        }
+        let result = result.map_err(|error| match error {
             BuryError::Full => StoreError::DeadLettersFull,
             BuryError::Engine(error) => StoreError::Io(error.to_string()),
         });
@@ -240,11 +260,19 @@ impl Keeper {
         result
     }
 
-    fn write(&mut self, changes: Vec<Change>, sync_now: bool) -> Result<(), EngineError> {
+    fn write(&mut self, changes: &[Change], sync_now: bool) -> Result<(), EngineError> {
         if changes.is_empty() {
             return Ok(());
         }
-        let written = self.state()?.write(changes);
+        if let Err(first) = self.write_once(changes, sync_now) {
+            self.give_way(&first);
+            return self.write_once(changes, sync_now);
+        }
+        Ok(())
+    }
+
+    fn write_once(&mut self, changes: &[Change], sync_now: bool) -> Result<(), EngineError> {
+        let written = self.state().and_then(|state| state.write(changes));
         if written.is_err() {
             // A handle is poisoned by a failed write: the next try opens the folder again.
             self.state = None;
@@ -255,22 +283,108 @@ impl Keeper {
     }
 
     fn state(&mut self) -> Result<&StateDb, EngineError> {
-        match &mut self.state {
-            Some(state) => Ok(state),
-            closed => Ok(closed.insert(StateDb::open(&self.state_path)?)),
+        if self.state.is_none() {
+            let path = self.dir.join(STATE);
+            let firsts = self.generations.firsts();
+            let (state, _, damage) = StateDb::recover(&self.dir, &path, firsts)?;
+            self.must_rewrite |= damage.is_some();
+            if let Some(damage) = damage {
+                self.generations.remember(damage, 0);
+            }
+            if self.must_rewrite {
+                let mut changes = Vec::new();
+                for lane in 0..self.lanes.len() {
+                    changes.extend(self.put(lane));
+                }
+                state.write(&changes)?;
+                self.unsynced_since.get_or_insert_with(Instant::now);
+                self.must_rewrite = false;
+            }
+            self.state = Some(state);
+        }
+        self.state.as_ref().ok_or_else(|| EngineError::Io("the state is closed".to_owned()))
+    }
+
+    /// After a failed call: a full disk gets the room that is kept for this.
+    fn give_way(&self, error: &EngineError) {
+        if *error == EngineError::NoSpace {
+            self.reserve.release();
+        }
+    }
+
+    /// A handle is of no use after an error; returns whether there is a new one.
+    fn reopen_dead_letters(&mut self, error: &EngineError) -> bool {
+        self.give_way(error);
+        match self.dead_letters.reopen(&self.dir) {
+            Ok(damage) => {
+                if let Some(damage) = damage {
+                    self.generations.remember(damage, 0);
+                }
+                true
+            }
+            Err(error) => {
+                error!(error = %error, "the dead letters can't be opened");
+                false
+            }
         }
     }
 
     fn sync(&mut self) -> Result<(), EngineError> {
-        if self.unsynced_since.is_some() {
-            self.state()?.sync()?;
-            self.unsynced_since = None;
+        if self.unsynced_since.is_none() {
+            return Ok(());
         }
+        if self.live.interval().is_some() {
+            // A cursor is made durable only after the events it passes.
+            self.generations.sync_written()?;
+        }
+        let synced = self.state()?.sync();
+        match &synced {
+            Ok(()) => self.unsynced_since = None,
+            Err(_) => {
+                // What the kernel lost is written anew, to a handle that can still tell.
+                self.state = None;
+                self.must_rewrite = true;
+            }
+        }
+        synced
+    }
+
+    /// Counts events that were lost to damage while running, once every lane is past them: only
+    /// then it is known which of them were delivered before.
+    fn count_lost(&mut self) -> Result<(), EngineError> {
+        let Some(until) = self.generations.count_due_until() else { return Ok(()) };
+        let passed = Passed::of(&self.lanes);
+        if self.lanes.is_empty() || passed.low() < until {
+            return Ok(());
+        }
+        let settled = self.lanes.iter().map(|lane| lane.settled_total).sum();
+        let appended = self.ledger.snapshot().appended;
+        let lost = count_lost(&self.generations, &passed, appended, settled)?;
+        if lost > 0 {
+            let Some(lane) = self.lanes.first_mut() else { return Ok(()) };
+            lane.settled_total += lost;
+            let changes = self.put(0);
+            if let Err(error) = self.write(&changes, false) {
+                if let Some(lane) = self.lanes.first_mut() {
+                    lane.settled_total -= lost;
+                }
+                return Err(error);
+            }
+            error!(events.lost = lost, "events are lost to damage");
+            self.ledger.update(|counts| {
+                counts.settled = settled + lost;
+                *counts.dropped.entry(DropReason::Damaged).or_default() += lost;
+            });
+        }
+        self.generations.counted();
         Ok(())
     }
 
     /// Removes the generations that every lane has passed.
     fn remove_passed(&mut self) {
+        if let Err(error) = self.count_lost() {
+            error!(error = %error, "what was lost to damage can't be counted yet");
+        }
         let Some(low) = self.lanes.iter().map(LaneRecord::low).min() else { return };
         let passed = self.generations.passed(Sequence::new(low));
         if passed.is_empty() {
@@ -284,7 +398,7 @@ impl Keeper {
             if let Err(error) = self.generations.remove(first) {
                 warn!(error = %error, generation = first.get(), "a generation could not be removed");
             }
-            if let Err(error) = self.write(vec![remove_generation(first.get())], false) {
+            if let Err(error) = self.write(&[remove_generation(first.get())], false) {
                 warn!(error = %error, generation = first.get(), "its record could not be removed");
             }
         }

@@ -34,4 +34,10 @@ impl Passed {
     pub(super) fn low(&self) -> Sequence {
         self.watermarks.iter().min().copied().unwrap_or(Sequence::FIRST)
     }
+
+    /// Nothing from here on is settled.
+    pub(super) fn high(&self) -> Sequence {
+        let watermark = self.watermarks.iter().max().copied().unwrap_or(Sequence::FIRST);
+        self.ahead.iter().last().map_or(watermark, |(_, last)| watermark.max(last.next()))
+    }
 }

@@ -1,9 +1,12 @@
-//! Frames found in the raw bytes of a generation's file, whatever sled makes of that file.
+//! Frames found in the raw bytes of a generation's file, without sled.
 //!
 //! A frame describes itself (magic, version, first sequence, count, length, CRC-32C), and sled
 //! keeps each value in one piece, so all that is on disk undamaged is found: the live frames, and
 //! perhaps some that were written and then counted for nothing (a commit that failed, a request
-//! that was cut off). Which of them count is decided here too:
+//! that was cut off). So is every generation read that isn't written any more: opening a database
+//! with sled writes to it, and where the file is damaged, sled destroys what is behind the damage.
+//!
+//! Which frames count is decided here too:
 //!
 //! - Within a generation sequences have no gaps, so a gap is a loss.
 //! - Where the generation's end is known, everything before it was committed.
@@ -12,28 +15,40 @@
 //!
 //! JSON holds no control characters, so an event can't forge a frame: the version is one.
 
-use std::fs;
+use std::fs::File;
 use std::io;
-use std::ops::Range;
+use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 
-use super::engine::data_file;
+use super::engine::{Op, check, data_file};
 use super::frame::{Content, FrameHeader, MAX_FRAME, decode, frame_length};
 use super::group::Assembler;
 use super::{QueuedEvent, Sequence};
 
 const MAGIC: &[u8] = b"GMFY";
+/// Bytes searched at a time.
+const WINDOW: usize = 256 * 1024;
+/// Bytes read at a time where frames are read in order: they mostly lie so.
+const AHEAD: usize = 32 * 1024;
+/// What a device can't read is left out in blocks of this size.
+const BLOCK: usize = 4096;
 
-/// A file's bytes, and where its frames lie.
+/// A generation's file, and where its frames lie.
 #[derive(Debug)]
 pub(super) struct RawFrames {
-    bytes: Vec<u8>,
+    file: Option<File>,
     /// By key; one of a key.
-    found: Vec<(Key, Range<usize>)>,
+    found: Vec<Found>,
 }
 
-/// First sequence, and part: as keys sort.
-type Key = (u64, u32);
+/// A frame in the file.
+#[derive(Clone, Copy, Debug)]
+struct Found {
+    first: u64,
+    part: u32,
+    length: u32,
+    at: u64,
+}
 
 /// The sequences that a generation spans.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,7 +64,7 @@ pub(super) struct Span {
 #[derive(Debug, Default)]
 pub(super) struct Contents {
     /// Of the frames that count, in order of their keys.
-    frames: Vec<Range<usize>>,
+    frames: Vec<Found>,
     /// Events that these hold.
     pub(super) events: u64,
     /// The sequence behind the last one that counts.
@@ -68,87 +83,201 @@ impl Contents {
 }
 
 impl RawFrames {
-    /// Reads the file of the generation in `folder`; one that is missing holds nothing.
-    pub(super) fn read(folder: &Path) -> io::Result<Self> {
-        match fs::read(data_file(folder)) {
-            Ok(bytes) => Ok(Self::find(bytes)),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Self::find(Vec::new())),
+    /// Finds the frames of the generation in `folder`; a file that is missing holds none.
+    ///
+    /// # Errors
+    /// When the file can't be read at all.
+    pub(super) fn find(folder: &Path) -> io::Result<Self> {
+        check(Op::Read, folder)?;
+        match File::open(data_file(folder)) {
+            Ok(file) => Ok(Self { found: index(&file)?, file: Some(file) }),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                Ok(Self { file: None, found: Vec::new() })
+            }
             Err(error) => Err(error),
         }
     }
 
-    pub(super) fn find(bytes: Vec<u8>) -> Self {
-        let mut found = Vec::new();
-        let mut at = 0;
-        while let Some(next) = memchr::memmem::find(bytes.get(at..).unwrap_or_default(), MAGIC) {
-            at += next;
-            let candidate = bytes.get(at..bytes.len().min(at + MAX_FRAME)).unwrap_or_default();
-            match decode(candidate) {
-                Ok((header, records)) => {
-                    let length = frame_length(records);
-                    found.push((sort_key(&header), at..at + length));
-                    at += length;
-                }
-                Err(_) => at += MAGIC.len(),
-            }
-        }
-        // Copies of a frame are equal; of any that aren't, the one further on in the file counts.
-        found.sort_by_key(|(key, range)| (*key, std::cmp::Reverse(range.start)));
-        found.dedup_by_key(|(key, _)| *key);
-        Self { bytes, found }
-    }
-
     /// What counts of a generation of this span.
-    pub(super) fn contents(&self, span: Span) -> Contents {
+    pub(super) fn contents(&self, span: Span) -> io::Result<Contents> {
         let mut walk = Walk::new(span.first);
         let bound = [span.end, span.limit].into_iter().flatten().min();
         let mut highest = span.first;
-        for (key, range) in &self.found {
-            let outside = bound.is_some_and(|bound| key.0 >= bound.get());
-            let Some((header, records)) = self.frame(range) else { continue };
-            if key.0 < span.first.get() || outside {
+        let mut ahead = Ahead::default();
+        for found in &self.found {
+            let outside = bound.is_some_and(|bound| found.first >= bound.get());
+            if found.first < span.first.get() || outside {
                 continue;
             }
+            // It was found, so it is a frame; what can't be read again is missing.
+            let Ok((header, records)) = decode(self.load(found, &mut ahead)?) else { continue };
             highest = highest.max(header.end());
-            walk.push(&header, records, range);
+            walk.push(&header, records, found);
         }
         let mut contents = walk.finish(span.end);
         contents.highest = highest.max(contents.end);
-        contents
+        Ok(contents)
     }
 
-    fn frame(&self, range: &Range<usize>) -> Option<(FrameHeader, &[u8])> {
-        decode(self.bytes.get(range.clone())?).ok()
-    }
-
-    /// The frames that count, as they were written.
-    pub(super) fn frames<'a>(
-        &'a self,
-        contents: &'a Contents,
-    ) -> impl Iterator<Item = (FrameHeader, &'a [u8])> {
-        contents.frames.iter().filter_map(|range| {
-            let (header, _) = self.frame(range)?;
-            Some((header, self.bytes.get(range.clone())?))
-        })
+    /// Calls `each` with the frames that count, as they were written, until it fails.
+    pub(super) fn each_frame<E: From<io::Error>>(
+        &self,
+        contents: &Contents,
+        mut each: impl FnMut(&FrameHeader, &[u8]) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let mut ahead = Ahead::default();
+        for found in &contents.frames {
+            let value = self.load(found, &mut ahead)?;
+            if let Ok((header, _)) = decode(value) {
+                each(&header, value)?;
+            }
+        }
+        Ok(())
     }
 
     /// Calls `each` with the events that count, ascending, until it returns false.
-    pub(super) fn visit(&self, contents: &Contents, mut each: impl FnMut(QueuedEvent) -> bool) {
+    pub(super) fn visit(
+        &self,
+        contents: &Contents,
+        mut each: impl FnMut(QueuedEvent) -> bool,
+    ) -> io::Result<()> {
         let mut assembler = Assembler::default();
         let mut events = Vec::new();
-        for range in &contents.frames {
-            let Some((header, records)) = self.frame(range) else { continue };
+        let mut ahead = Ahead::default();
+        for found in &contents.frames {
+            let Ok((header, records)) = decode(self.load(found, &mut ahead)?) else { continue };
             assembler.push(&header, records, &mut events);
             if !events.drain(..).all(&mut each) {
-                return;
+                break;
             }
         }
+        Ok(())
+    }
+
+    /// Calls `visit` with all frames by key, from the last one that begins at or before `from`
+    /// on, until it returns false.
+    pub(super) fn scan(
+        &self,
+        from: Sequence,
+        mut visit: impl FnMut(Sequence, &[u8]) -> bool,
+    ) -> io::Result<()> {
+        let behind = self.found.partition_point(|found| found.first <= from.get());
+        let begin = behind.checked_sub(1).and_then(|last| self.found.get(last));
+        let begin = begin.map_or(0, |last| self.found.partition_point(|f| f.first < last.first));
+        let mut ahead = Ahead::default();
+        for found in self.found.iter().skip(begin) {
+            if !visit(Sequence::new(found.first), self.load(found, &mut ahead)?) {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn load<'a>(&self, found: &Found, ahead: &'a mut Ahead) -> io::Result<&'a [u8]> {
+        let length = found.length as usize;
+        let inside = found.at.checked_sub(ahead.at).and_then(|start| usize::try_from(start).ok());
+        let inside = inside.filter(|start| start + length <= ahead.bytes.len());
+        let start = match (inside, &self.file) {
+            (Some(start), _) => start,
+            (None, None) => return Ok(&[]),
+            (None, Some(file)) => {
+                ahead.bytes.resize(AHEAD, 0);
+                ahead.at = found.at;
+                let read = read_around_failures(file, &mut ahead.bytes, found.at)?;
+                ahead.bytes.truncate(read);
+                0
+            }
+        };
+        Ok(ahead.bytes.get(start..start + length).unwrap_or_default())
     }
 }
 
-fn sort_key(header: &FrameHeader) -> Key {
-    let part = if let Content::Part(part) = header.content { part } else { 0 };
-    (header.first.get(), part)
+/// A piece of the file.
+#[derive(Debug, Default)]
+struct Ahead {
+    at: u64,
+    bytes: Vec<u8>,
+}
+
+/// Searches a file for frames.
+fn index(file: &File) -> io::Result<Vec<Found>> {
+    let mut found = Vec::new();
+    let mut buffer = vec![0; WINDOW + MAX_FRAME];
+    let mut at = 0;
+    let mut search_from = 0;
+    loop {
+        let read = read_around_failures(file, &mut buffer, at)?;
+        let bytes = buffer.get(..read).unwrap_or_default();
+        let is_last = read < buffer.len();
+        let limit = if is_last { read } else { WINDOW };
+        while let Some(next) = bytes.get(search_from..).and_then(|b| memchr::memmem::find(b, MAGIC))
+        {
+            let start = search_from + next;
+            if start >= limit {
+                break;
+            }
+            let candidate = bytes.get(start..read.min(start + MAX_FRAME)).unwrap_or_default();
+            let Ok((header, records)) = decode(candidate) else {
+                search_from = start + MAGIC.len();
+                continue;
+            };
+            let length = frame_length(records);
+            found.push(Found {
+                first: header.first.get(),
+                part: if let Content::Part(part) = header.content { part } else { 0 },
+                length: u32::try_from(length).unwrap_or(u32::MAX),
+                at: at + start as u64,
+            });
+            search_from = start + length;
+        }
+        if is_last {
+            break;
+        }
+        at += WINDOW as u64;
+        search_from = search_from.saturating_sub(WINDOW);
+    }
+    // Copies of a frame are equal; the first lies among its neighbours.
+    found.sort_unstable_by_key(|found| (found.first, found.part, found.at));
+    found.dedup_by_key(|found| (found.first, found.part));
+    found.shrink_to_fit();
+    Ok(found)
+}
+
+/// Fills `buffer` from `at` on, as far as the file goes; returns how far. Blocks that the device
+/// can't read count as zeros.
+///
+/// # Errors
+/// When none of it can be read.
+fn read_around_failures(file: &File, buffer: &mut [u8], at: u64) -> io::Result<usize> {
+    match read_at(file, buffer, at) {
+        Err(error) => {
+            let left = file.metadata()?.len().saturating_sub(at);
+            let length = buffer.len().min(usize::try_from(left).unwrap_or(usize::MAX));
+            let mut has_read = false;
+            let wanted = buffer.get_mut(..length).unwrap_or_default();
+            for (number, block) in (0_u64..).zip(wanted.chunks_mut(BLOCK)) {
+                match read_at(file, block, at + number * BLOCK as u64) {
+                    Ok(_) => has_read = true,
+                    Err(_) => block.fill(0),
+                }
+            }
+            if has_read { Ok(length) } else { Err(error) }
+        }
+        read => read,
+    }
+}
+
+fn read_at(file: &File, buffer: &mut [u8], at: u64) -> io::Result<usize> {
+    let mut read = 0;
+    while let Some(rest) = buffer.get_mut(read..).filter(|rest| !rest.is_empty()) {
+        match file.read_at(rest, at + read as u64) {
+            Ok(0) => break,
+            Ok(more) => read += more,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(read)
 }
 
 /// Walks frames in order of their keys.
@@ -160,7 +289,7 @@ struct Walk {
     /// Whether a request was begun, and nothing of it is missing so far.
     unbroken: bool,
     /// Parts of a large event that is not complete yet.
-    parts: Vec<Range<usize>>,
+    parts: Vec<Found>,
     assembler: Assembler,
     events: Vec<QueuedEvent>,
 }
@@ -186,7 +315,7 @@ impl Walk {
         }
     }
 
-    fn push(&mut self, header: &FrameHeader, records: &[u8], range: &Range<usize>) {
+    fn push(&mut self, header: &FrameHeader, records: &[u8], found: &Found) {
         let first = header.first.get();
         if first < self.expected {
             return;
@@ -203,7 +332,7 @@ impl Walk {
             if part == 0 {
                 self.parts.clear();
             }
-            self.parts.push(range.clone());
+            self.parts.push(*found);
             if self.events.is_empty() {
                 // Not complete yet, or never: then the next frame finds a gap.
                 self.unbroken &= fits;
@@ -211,7 +340,7 @@ impl Walk {
             }
             self.taken.frames.append(&mut self.parts);
         } else {
-            self.taken.frames.push(range.clone());
+            self.taken.frames.push(*found);
         }
         if first > self.expected {
             self.miss(first);
@@ -274,12 +403,19 @@ mod tests {
         builder.finish()
     }
 
+    fn of_bytes(bytes: &[u8]) -> RawFrames {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(data_file(folder.path()), bytes).unwrap();
+        RawFrames::find(folder.path()).unwrap()
+    }
+
     fn numbers(raw: &RawFrames, contents: &Contents) -> Vec<u64> {
         let mut numbers = Vec::new();
-        raw.visit(contents, |event| {
+        let each = |event: QueuedEvent| {
             numbers.push(event.sequence.get());
             true
-        });
+        };
+        raw.visit(contents, each).unwrap();
         numbers
     }
 
@@ -301,15 +437,20 @@ mod tests {
         }
         database.flush().unwrap();
         drop(database);
-        let raw = RawFrames::read(&path).unwrap();
-        let contents = raw.contents(span(None));
-        let found: Vec<_> = raw.frames(&contents).map(|(h, v)| (h.key(), v.to_vec())).collect();
+        let raw = RawFrames::find(&path).unwrap();
+        let contents = raw.contents(span(None)).unwrap();
+        let mut found = Vec::new();
+        let keep = |header: &FrameHeader, value: &[u8]| {
+            found.push((header.key(), value.to_vec()));
+            Ok::<_, io::Error>(())
+        };
+        raw.each_frame(&contents, keep).unwrap();
         let written: Vec<_> =
             group.frames.iter().map(|f| (f.key.clone(), f.value.clone())).collect();
         assert_eq!(found, written);
         assert_eq!(contents.events, group.events.len() as u64);
         assert_eq!((contents.end, contents.lost.len()), (group.end, 0));
-        assert_eq!(RawFrames::read(&folder.path().join("none")).unwrap().found.len(), 0);
+        assert_eq!(RawFrames::find(&folder.path().join("none")).unwrap().found.len(), 0);
     }
 
     proptest! {
@@ -320,7 +461,10 @@ mod tests {
         fn what_damage_leaves_is_found(
             requests in prop::collection::vec((1usize..6, prop_oneof![6 => 1usize..400, 1 => 3000usize..20_000]), 1..10),
             damaged in prop::collection::vec(any::<prop::sample::Index>(), 0..5),
-            noise in prop::collection::vec(any::<u8>(), 0..300),
+            noise in prop_oneof![
+                9 => prop::collection::vec(any::<u8>(), 0..300),
+                1 => Just(vec![7; 200_000]),
+            ],
             knows_end in any::<bool>(),
         ) {
             let group = group(&requests);
@@ -344,8 +488,8 @@ mod tests {
                 let (header, _) = decode(&group.frames[*number].value).unwrap();
                 lost.extend(header.first.get()..header.end().get());
             }
-            let raw = RawFrames::find(bytes);
-            let contents = raw.contents(span(knows_end.then_some(group.end.get())));
+            let raw = of_bytes(&bytes);
+            let contents = raw.contents(span(knows_end.then_some(group.end.get()))).unwrap();
             let found = numbers(&raw, &contents);
             prop_assert_eq!(found.len() as u64, contents.events);
             let readable: Vec<u64> =
@@ -366,7 +510,7 @@ mod tests {
 
         #[test]
         fn rubbish_holds_no_frame(bytes in prop::collection::vec(prop_oneof![3 => any::<u8>(), 1 => prop::sample::select(b"GMFY\x01".as_slice())], 0..2000)) {
-            let raw = RawFrames::find(bytes);
+            let raw = of_bytes(&bytes);
             prop_assert!(raw.found.is_empty());
         }
     }

@@ -6,9 +6,12 @@ use std::path::Path;
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use tracing::error;
 
 use super::dedupe::{Known, Pack, unpack};
 use super::engine::{Database, EngineError, MAX_VALUE};
+use super::generations::Damage;
+use super::repair::{readable_entries, replace_entries};
 use super::{
     BatchKey, LaneCursor, LaneStart, Partition, Partitions, Sequence, SequenceRanges, StoredBatch,
 };
@@ -173,6 +176,8 @@ pub(super) struct Stored {
     pub(super) reserved: u64,
     /// An operator paused delivery.
     pub(super) paused: bool,
+    /// Keys of records that are there and can't be understood.
+    unreadable: Vec<Vec<u8>>,
 }
 
 /// The state's database.
@@ -184,29 +189,79 @@ impl StateDb {
         Database::open(path).map(Self)
     }
 
+    /// Opens and reads the state in `path`. One that is damaged is put aside into `dir`'s
+    /// quarantine, and what is readable of it kept: then what was wrong is returned too.
+    /// `generations` are the log's, of which there may be records.
+    pub(super) fn recover(
+        dir: &Path,
+        path: &Path,
+        generations: impl IntoIterator<Item = u64>,
+    ) -> Result<(Self, Stored, Option<Damage>), EngineError> {
+        let read = Self::open(path).and_then(|state| Ok((state.load()?, state)));
+        let (reason, unreadable) = match read {
+            Ok((stored, state)) if stored.unreadable.is_empty() => {
+                return Ok((state, stored, None));
+            }
+            Ok((stored, _)) => {
+                (EngineError::Damaged("a record can't be read".to_owned()), stored.unreadable)
+            }
+            Err(EngineError::NoSpace) => return Err(EngineError::NoSpace),
+            Err(error) => (error, Vec::new()),
+        };
+        let lanes = (0..=u8::MAX).flat_map(|lane| [0, 1, 2].map(|piece| vec![LANE, lane, piece]));
+        let keys = generations.into_iter().map(generation_key).chain(lanes);
+        let mut entries = readable_entries(path, keys.chain([RESERVED.to_vec(), PAUSED.to_vec()]));
+        for key in unreadable {
+            entries.remove(&key);
+        }
+        let aside = replace_entries(dir, path, &entries)?;
+        let state = Self::open(path)?;
+        let mut stored = state.load()?;
+        stored.unreadable.clear();
+        error!(
+            reason = %reason,
+            records.kept = entries.len(),
+            quarantine = %aside.display(),
+            "the state's database is damaged: where a cursor is lost, events that GMFY took \
+             already are delivered again"
+        );
+        let damage = Damage::new(path, &reason, &[], &aside);
+        Ok((state, stored, Some(damage)))
+    }
+
+    /// Reads everything; what can't be understood is left out, and named.
     pub(super) fn load(&self) -> Result<Stored, EngineError> {
         let mut stored = Stored::default();
-        let mut pieces: Vec<(u8, Vec<u8>)> = Vec::new();
+        let mut pieces: Vec<(u8, u8, Vec<u8>)> = Vec::new();
         self.0.scan(&[], |key, value| {
             match key {
-                RESERVED => stored.reserved = decode(value).unwrap_or(0),
+                RESERVED => match decode(value) {
+                    Some(reserved) => stored.reserved = reserved,
+                    None => stored.unreadable.push(key.to_vec()),
+                },
                 PAUSED => stored.paused = true,
-                [GENERATION, first @ ..] => {
-                    if let (Ok(first), Some(record)) = (first.try_into(), decode(value)) {
+                [GENERATION, first @ ..] => match (first.try_into(), decode(value)) {
+                    (Ok(first), Some(record)) => {
                         stored.generations.insert(u64::from_be_bytes(first), record);
                     }
-                }
-                [LANE, lane, _piece] => match pieces.last_mut() {
-                    Some((last, bytes)) if last == lane => bytes.extend_from_slice(value),
-                    _ => pieces.push((*lane, value.to_vec())),
+                    _ => stored.unreadable.push(key.to_vec()),
+                },
+                [LANE, lane, piece] => match pieces.last_mut() {
+                    Some((last, count, bytes)) if last == lane => {
+                        *count = *piece;
+                        bytes.extend_from_slice(value);
+                    }
+                    _ => pieces.push((*lane, *piece, value.to_vec())),
                 },
                 _ => {}
             }
             true
         })?;
-        for (lane, bytes) in pieces {
-            let damaged = || EngineError::Damaged(format!("lane {lane}'s cursor"));
-            stored.lanes.push(decode(&bytes).ok_or_else(damaged)?);
+        for (lane, last, bytes) in pieces {
+            match decode(&bytes) {
+                Some(record) => stored.lanes.push(record),
+                None => stored.unreadable.extend((0..=last).map(|piece| vec![LANE, lane, piece])),
+            }
         }
         Ok(stored)
     }
@@ -240,7 +295,7 @@ impl StateDb {
     }
 
     /// Applies changes, all or none, and hands them to the operating system.
-    pub(super) fn write(&self, changes: Vec<Change>) -> Result<(), EngineError> {
+    pub(super) fn write(&self, changes: &[Change]) -> Result<(), EngineError> {
         self.0.apply(changes)?;
         self.0.flush()
     }
@@ -365,12 +420,12 @@ mod tests {
             // Each overwrites the one before, longer or shorter.
             for cursor in &cursors {
                 let record = LaneRecord::new(cursor, 7);
-                state.write(put_lane(3, &record, &mut pieces)).unwrap();
+                state.write(&put_lane(3, &record, &mut pieces)).unwrap();
                 let stored = state.load().unwrap();
                 prop_assert_eq!(&stored.lanes, &vec![record]);
                 prop_assert_eq!(&stored.lanes[0].start().cursor, cursor);
             }
-            state.write(remove_lane(3, pieces)).unwrap();
+            state.write(&remove_lane(3, pieces)).unwrap();
             prop_assert!(state.load().unwrap().lanes.is_empty());
         }
     }

@@ -7,7 +7,8 @@ use std::thread::JoinHandle;
 
 use tokio::sync::{Semaphore, oneshot, watch};
 
-use super::dedupe::Dedupe;
+use super::dedupe::{Dedupe, Pack};
+use super::engine::EngineError;
 use super::generations::Generations;
 use super::keeper::{Keeper, Task};
 use super::live::Live;
@@ -16,12 +17,13 @@ use super::state::put_paused;
 use super::tail::Tail;
 use super::writer::{AtomicReadiness, Request, Writer};
 use super::{
-    AppendError, Appended, Appender, Begun, Chunk, DeadLetter, LaneCursor, LaneStart, Log,
+    AppendError, Appended, Appender, Begun, Chunk, Damage, DeadLetter, LaneCursor, LaneStart, Log,
     Partitions, QueuedEvent, ReadLimit, Readiness, RequestKey, Sequence, Settlement, StoreError,
     Submission,
 };
 use crate::clock::Clock;
 use crate::telemetry::Metrics;
+use crate::telemetry::ledger::DropReason;
 
 /// Committed events kept in memory for the lanes that keep up, in bytes.
 const TAIL_BYTES: usize = 4 * 1024 * 1024;
@@ -121,7 +123,8 @@ impl Queue {
         metrics.ledger.update(|counts| {
             counts.appended = appended;
             counts.settled = settled;
-            counts.recovered = counts.queued();
+            counts.recovered = counts.queued() + opened.lost;
+            counts.dropped.insert(DropReason::Damaged, opened.lost);
             counts.queue_bytes = queue_bytes;
             counts.queue_capacity_bytes = options.max_bytes;
             counts.dead_letters = opened.dead_letters.count();
@@ -129,12 +132,17 @@ impl Queue {
         let tail = Arc::new(Tail::new(opened.next, TAIL_BYTES));
         let readiness = Arc::<AtomicReadiness>::default();
         let live = Arc::new(Live::new(options));
+        if opened.reserve.is_released() {
+            readiness.set(Readiness::DiskFull);
+        }
         let (requests, waiting_requests) = channel();
         let (tasks, waiting_tasks) = channel();
         let keeper = Keeper {
             tasks: waiting_tasks,
-            state: Some(opened.state),
-            state_path: opened.state_path,
+            state: opened.state,
+            dir: options.dir.clone(),
+            reserve: Arc::clone(&opened.reserve),
+            must_rewrite: false,
             dead_letters: opened.dead_letters,
             lanes: opened.lanes,
             pieces: opened.pieces,
@@ -147,7 +155,7 @@ impl Queue {
         let writer = Writer {
             requests: waiting_requests,
             keeper: tasks.clone(),
-            current: Some(opened.current),
+            current: opened.current,
             next: opened.next,
             appended: opened.appended,
             generations: Arc::clone(&opened.generations),
@@ -156,12 +164,13 @@ impl Queue {
             pulse: metrics.heartbeats.part("queue's writer", &clock),
             clock,
             readiness: Arc::clone(&readiness),
+            reserve: opened.reserve,
             max_bytes: options.max_bytes,
             seal_at: GENERATION_BYTES.min(options.max_bytes / 8),
             live: Arc::clone(&live),
             unsynced_since: None,
             dedupe: Arc::clone(&dedupe),
-            pack: opened.pack,
+            pack: Pack::default(),
             packs: opened.packs,
         };
         let (alive, ended) = watch::channel(());
@@ -227,6 +236,13 @@ impl Queue {
         self.ask(|done| Task::Record { changes: vec![put_paused(paused)], done }).await
     }
 
+    /// What was found damaged since the start, the newest of many; how many events that cost is in
+    /// the ledger, as dropped for reason `damaged`.
+    #[must_use]
+    pub fn damages(&self) -> Vec<Damage> {
+        self.shared.generations.damages()
+    }
+
     /// Up to `limit` dead letters behind `after`, ascending.
     ///
     /// # Errors
@@ -252,13 +268,42 @@ impl Queue {
         answer.await.map_err(|_| StoreError::Closed)?
     }
 
-    async fn blocking<T: Send + 'static>(
-        work: impl FnOnce() -> Result<T, super::engine::EngineError> + Send + 'static,
+    /// Reads from disk. A generation that is found damaged while it is written is sealed first, so
+    /// that it can be rebuilt.
+    async fn reading<T: Send + 'static>(
+        &self,
+        read: impl Fn(&Generations, Sequence) -> Result<T, EngineError> + Clone + Send + 'static,
     ) -> Result<T, StoreError> {
-        match tokio::task::spawn_blocking(work).await {
-            Ok(result) => result.map_err(|error| StoreError::Io(error.to_string())),
-            Err(_) => Err(StoreError::Closed),
+        let mut is_second = false;
+        loop {
+            let (generations, read) = (Arc::clone(&self.shared.generations), read.clone());
+            let committed = self.shared.tail.end();
+            let result = tokio::task::spawn_blocking(move || read(&generations, committed)).await;
+            let Ok(result) = result else { return Err(StoreError::Closed) };
+            let result = result.map_err(|error| StoreError::Io(error.to_string()));
+            if is_second || result.is_ok() || !self.shared.generations.is_written_damaged() {
+                return result;
+            }
+            is_second = true;
+            // The writer looks after it before each commit; what it answers to none doesn't matter.
+            drop(self.hand_over(Submission::default()).await);
         }
+    }
+
+    async fn hand_over(&self, submission: Submission) -> Result<Appended, AppendError> {
+        let share = submission.bytes().clamp(WAITING_LEAST, WAITING_BYTES);
+        let share = u32::try_from(share).unwrap_or(u32::MAX);
+        let waiting = Arc::clone(&self.shared.waiting);
+        let permit = waiting.acquire_many_owned(share).await.map_err(|_| AppendError::Closed)?;
+        let (done, committed) = oneshot::channel();
+        {
+            let requests = self.shared.requests.lock().unwrap_or_else(PoisonError::into_inner);
+            let requests = requests.as_ref().ok_or(AppendError::Closed)?;
+            let request = Request { submission, done, permit };
+            requests.send(request).map_err(|_| AppendError::Closed)?;
+        }
+        // The writer answers each request that it took, unless it panicked on the way.
+        committed.await.unwrap_or(Err(AppendError::OutcomeUnknown))
     }
 }
 
@@ -280,19 +325,7 @@ impl Appender for Queue {
         if submission.is_void() {
             return Ok(Appended::default());
         }
-        let share = submission.bytes().clamp(WAITING_LEAST, WAITING_BYTES);
-        let share = u32::try_from(share).unwrap_or(u32::MAX);
-        let waiting = Arc::clone(&self.shared.waiting);
-        let permit = waiting.acquire_many_owned(share).await.map_err(|_| AppendError::Closed)?;
-        let (done, committed) = oneshot::channel();
-        {
-            let requests = self.shared.requests.lock().unwrap_or_else(PoisonError::into_inner);
-            let requests = requests.as_ref().ok_or(AppendError::Closed)?;
-            let request = Request { submission, done, permit };
-            requests.send(request).map_err(|_| AppendError::Closed)?;
-        }
-        // The writer answers each request that it took, unless it panicked on the way.
-        committed.await.unwrap_or(Err(AppendError::OutcomeUnknown))
+        self.hand_over(submission).await
     }
 
     fn begin(&self, key: RequestKey) -> Begun {
@@ -319,16 +352,17 @@ impl Log for Queue {
         if let Some(chunk) = self.shared.tail.read(from, partitions, limit) {
             return Ok(chunk);
         }
-        let generations = Arc::clone(&self.shared.generations);
-        let (committed, partitions) = (self.shared.tail.end(), *partitions);
-        Self::blocking(move || generations.read(from, committed, &partitions, limit)).await
+        let partitions = *partitions;
+        self.reading(move |generations, committed| {
+            generations.read(from, committed, &partitions, limit)
+        })
+        .await
     }
 
     async fn read_exactly(&self, sequences: &[Sequence]) -> Result<Vec<QueuedEvent>, StoreError> {
-        let generations = Arc::clone(&self.shared.generations);
-        let committed = self.shared.tail.end();
         let sequences = sequences.to_vec();
-        Self::blocking(move || generations.read_exactly(&sequences, committed)).await
+        self.reading(move |generations, committed| generations.read_exactly(&sequences, committed))
+            .await
     }
 
     async fn committed(&self, position: Sequence, partitions: &Partitions, at_least: ReadLimit) {

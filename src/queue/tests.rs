@@ -1,6 +1,8 @@
 //! The queue as a whole, against what it promises: on disk before the answer, counted right,
 //! readable from any place, and all there again after a crash.
 
+mod damage;
+mod fail_points;
 mod heartbeats;
 
 mod repetition;
@@ -111,20 +113,22 @@ pub(super) fn submission(users: &[&str], size: usize) -> Submission {
     submission
 }
 
-/// The folder as kill -9 would leave it: what the operating system has at this moment.
-fn copy_of(dir: &Path) -> tempfile::TempDir {
-    fn copy(from: &Path, to: &Path) {
-        std::fs::create_dir_all(to).unwrap();
-        for entry in std::fs::read_dir(from).unwrap() {
-            let entry = entry.unwrap();
-            let target = to.join(entry.file_name());
-            if entry.file_type().unwrap().is_dir() {
-                copy(&entry.path(), &target);
-            } else {
-                std::fs::copy(entry.path(), target).unwrap();
-            }
+/// Copies a folder.
+pub(super) fn copy(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let target = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            copy(&entry.path(), &target);
+        } else {
+            std::fs::copy(entry.path(), target).unwrap();
         }
     }
+}
+
+/// The folder as kill -9 would leave it: what the operating system has at this moment.
+fn copy_of(dir: &Path) -> tempfile::TempDir {
     let target = tempfile::tempdir().unwrap();
     copy(dir, target.path());
     target

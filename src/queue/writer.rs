@@ -19,6 +19,7 @@ use super::generations::Generations;
 use super::group::{Group, GroupBuilder};
 use super::keeper::Task;
 use super::live::Live;
+use super::reserve::Reserve;
 use super::state::{
     Change, GenerationRecord, PIECE, PackRecord, Sealed, put_generation, put_pack, remove_pack,
     reserve,
@@ -36,6 +37,8 @@ const HEADROOM: u64 = 1024 * 1024;
 /// Sequences that a generation may use: far more than fit into one, so that the reserve on disk
 /// is moved only when a generation begins.
 pub(super) const RESERVE: u64 = 1 << 22;
+/// How often a full disk is looked at while nothing is appended.
+const PROBE_EVERY: Duration = Duration::from_millis(500);
 
 /// A request on its way to the disk.
 #[derive(Debug)]
@@ -72,6 +75,7 @@ pub(super) struct Writer {
     pub(super) metrics: Arc<Metrics>,
     pub(super) clock: Clock,
     pub(super) readiness: Arc<AtomicReadiness>,
+    pub(super) reserve: Arc<Reserve>,
     pub(super) max_bytes: u64,
     /// A generation is sealed at this many bytes on the device.
     pub(super) seal_at: u64,
@@ -92,6 +96,12 @@ pub(super) enum CommitError {
     Engine(#[from] EngineError),
     #[error("the state could not be written: {0}")]
     State(String),
+}
+
+impl CommitError {
+    fn is_no_space(&self) -> bool {
+        matches!(self, Self::Engine(EngineError::NoSpace))
+    }
 }
 
 impl Writer {
@@ -120,20 +130,30 @@ impl Writer {
         loop {
             self.pulse.beat();
             let interval = self.live.interval().unwrap_or_default();
-            let due =
-                self.unsynced_since.map_or(BEAT, |since| interval.saturating_sub(since.elapsed()));
+            let due = match self.unsynced_since {
+                Some(since) => interval.saturating_sub(since.elapsed()),
+                None if self.reserve.is_released() => PROBE_EVERY,
+                None => BEAT,
+            };
             match self.requests.recv_timeout(due.min(BEAT)) {
                 Ok(request) => {
                     self.pulse.beat();
                     return Some(request);
                 }
                 Err(RecvTimeoutError::Disconnected) => return None,
-                Err(RecvTimeoutError::Timeout) => self.sync_if_due(interval),
+                Err(RecvTimeoutError::Timeout) => {
+                    // So that readiness is right also where no one asks to append meanwhile.
+                    self.has_disk_space();
+                    self.sync_if_due(interval);
+                }
             }
         }
     }
 
     fn commit(&mut self, requests: Vec<Request>, events: usize, bytes: usize) {
+        if !self.has_disk_space() {
+            return answer_all(requests, &AppendError::DiskFull);
+        }
         if self.is_full(bytes as u64) {
             if self.readiness.set_full(self.generations.disk_bytes()) != Readiness::QueueFull {
                 warn!(
@@ -181,13 +201,12 @@ impl Writer {
             }
             Err(cause) => {
                 self.dedupe.take_back(marks);
-                let (state, answer) = match &cause {
-                    CommitError::Engine(EngineError::NoSpace) => {
-                        (Readiness::DiskFull, AppendError::DiskFull)
-                    }
-                    CommitError::Engine(_) | CommitError::State(_) => {
-                        (Readiness::Failed, AppendError::Failed(cause.to_string()))
-                    }
+                let (state, answer) = if cause.is_no_space() || self.reserve.is_released() {
+                    // Until the writer can take it back, no event is accepted.
+                    self.reserve.release();
+                    (Readiness::DiskFull, AppendError::DiskFull)
+                } else {
+                    (Readiness::Failed, AppendError::Failed(cause.to_string()))
                 };
                 if self.readiness.set(state) != state {
                     error!(error = %cause, "events are refused: they can't be stored");
@@ -197,6 +216,22 @@ impl Writer {
                 }
             }
         }
+    }
+
+    /// Whether the disk is not known to be full; looks whether it still is.
+    fn has_disk_space(&self) -> bool {
+        if !self.reserve.is_released() {
+            return true;
+        }
+        let has_space = self.reserve.refill().is_ok();
+        let state = if has_space { Readiness::Ready } else { Readiness::DiskFull };
+        match (self.readiness.set(state), has_space) {
+            (Readiness::Closed, _) => drop(self.readiness.set(Readiness::Closed)),
+            (Readiness::DiskFull, true) => info!("the disk has room again: events are accepted"),
+            (Readiness::DiskFull, false) | (_, true) => {}
+            (_, false) => error!("the disk is full: events are refused until there is room"),
+        }
+        has_space
     }
 
     /// Whether `bytes` more might take the queue over its limit.
@@ -217,8 +252,11 @@ impl Writer {
             Ok(()) => return Ok(()),
             Err(failure) => failure,
         };
-        error!(error = %first_failure, "a commit failed; writing it to a new generation");
         self.abandon(group.first);
+        if first_failure.is_no_space() {
+            return Err(first_failure);
+        }
+        error!(error = %first_failure, "a commit failed; writing it to a new generation");
         let second = self.store(group);
         if second.is_err() {
             self.abandon(group.first);
@@ -233,7 +271,8 @@ impl Writer {
                 return Err(CommitError::State("a failed commit's end is not recorded".to_owned()));
             }
         }
-        if self.current.as_ref().is_none_or(|c| c.database.disk_bytes() >= self.seal_at) {
+        let is_done = |c: &Written| c.database.disk_bytes() >= self.seal_at;
+        if self.current.as_ref().is_none_or(is_done) || self.generations.is_written_damaged() {
             self.roll(group.first)?;
         }
         let Some(current) = &self.current else {
@@ -279,7 +318,7 @@ impl Writer {
         changes.push(reserve(first.get() + RESERVE));
         self.record(changes)?;
         packed.into_iter().for_each(|first| self.packed(first));
-        self.generations.add_written(first, Arc::clone(&database));
+        self.generations.add_written(first, &database, appended_before);
         self.current =
             Some(Written { first, database, appended_before, events: 0, failed_at: None });
         Ok(())
@@ -394,8 +433,15 @@ impl Writer {
         }
         self.unsynced_since = None;
         if let Err(error) = current.database.sync() {
-            error!(error = %error, "events answered since the last sync may not survive a power cut");
+            error!(error = %error, "a sync failed: what was written since the last is written anew");
+            let first = current.first;
             self.abandon(self.next);
+            if let Err(error) = self.generations.distrust(first) {
+                error!(
+                    error = %error,
+                    "events answered since the last sync may not survive a power cut"
+                );
+            }
         }
     }
 

@@ -119,7 +119,8 @@ async fn a_requeued_dead_letter_is_new_and_its_letter_goes_with_a_crash() {
     let counts = fixture.metrics.ledger.snapshot();
     assert_eq!((counts.requeued, counts.accepted.iter().sum::<u64>()), (1, 1));
     // The process ends before the letter is deleted.
-    let reopened = Fixture::open(copy_of(dir.path()).path());
+    let crashed = copy_of(dir.path());
+    let reopened = Fixture::open(crashed.path());
     let letters = reopened.queue.dead_letters(None, 10).await.unwrap();
     assert_eq!(letters.iter().map(|l| l.sequence.get()).collect::<Vec<_>>(), [9]);
     assert_eq!(reopened.read_all(1).await.len(), 2);

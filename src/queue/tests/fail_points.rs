@@ -1,0 +1,143 @@
+//! The disk that refuses and the process that ends, at each of the engine's calls in turn: nothing
+//! acknowledged is lost, nothing comes out of order, nothing panics, and it goes on afterwards.
+
+use std::collections::BTreeMap;
+
+use super::damage::adds_up;
+use super::*;
+use crate::queue::fault::{self, Failure};
+
+/// What the application and the lanes were told.
+#[derive(Debug, Default)]
+struct Told {
+    /// Acknowledged events.
+    accepted: BTreeMap<u64, String>,
+    /// Everything before this was settled, as an answer to `save` says.
+    settled: u64,
+    /// A `save` of this was tried; its outcome is unknown.
+    tried: u64,
+    buried: Vec<u64>,
+}
+
+fn tiny(dir: &Path) -> Options {
+    // Sealed at 512 KiB.
+    Options { max_bytes: 4 << 20, ..options(dir) }
+}
+
+/// A life of two processes: events, a generation that is sealed, cursors, a generation that is
+/// removed, dead letters, an orderly stop, and more of it.
+async fn life(dir: &Path) -> Told {
+    let mut told = Told::default();
+    for process in 0..2 {
+        let Ok(fixture) = Fixture::open_with(&tiny(dir)) else { continue };
+        for round in 0..8 {
+            let users: Vec<String> = (0..12).map(|n| format!("{process}-{round}-{n}")).collect();
+            let names: Vec<&str> = users.iter().map(String::as_str).collect();
+            let appended = fixture.queue.append(submission(&names, 6_000)).await;
+            if let Ok(Appended { sequences: Some((first, _)), .. }) = appended {
+                told.accepted.extend((first.get()..).zip(users));
+            }
+            if round % 3 == 2 {
+                settle_all(&fixture, &mut told).await;
+            }
+        }
+        let sequence = 1 + process;
+        let letter = super::damage::letter(sequence);
+        if fixture.queue.bury(vec![letter]).await.is_ok() {
+            told.buried.push(sequence);
+        }
+        fixture.close();
+    }
+    told
+}
+
+/// Settles half of what waits, in one lane.
+async fn settle_all(fixture: &Fixture, told: &mut Told) {
+    let Ok(starts) = fixture.queue.lanes(1).await else { return };
+    let [start] = &starts[..] else { return };
+    let low = start.cursor.watermarks[0].1;
+    let limit = ReadLimit { events: 24, bytes: 1 << 20 };
+    let Ok(chunk) = fixture.queue.read(low, &Partitions::all(), limit).await else { return };
+    let mut cursor = start.cursor.clone();
+    cursor.watermarks.iter_mut().for_each(|(_, mark)| *mark = chunk.position);
+    let delivered = chunk.events.len() as u64;
+    told.tried = told.tried.max(chunk.position.get());
+    let settlement = Settlement { delivered, ..Settlement::default() };
+    if fixture.queue.save(0, cursor, settlement).await.is_ok() {
+        told.settled = told.settled.max(chunk.position.get());
+    }
+}
+
+/// A start on `dir` finds what was promised.
+async fn holds(dir: &Path, told: &Told) {
+    let fixture = Fixture::open_with(&tiny(dir)).unwrap();
+    adds_up(&fixture);
+    let found = fixture.read_all(1).await;
+    assert!(found.is_sorted_by(|a, b| a.sequence < b.sequence), "in order, each once");
+    let found: BTreeMap<u64, &QueuedEvent> =
+        found.iter().map(|event| (event.sequence.get(), event)).collect();
+    for (sequence, user) in &told.accepted {
+        match found.get(sequence) {
+            Some(event) => {
+                let json = String::from_utf8_lossy(&event.json);
+                assert!(json.contains(&format!("\"{user}\"")), "sequence {sequence} is another");
+            }
+            None => {
+                assert!(*sequence < told.settled.max(told.tried), "sequence {sequence} is lost")
+            }
+        }
+    }
+    let letters = fixture.queue.dead_letters(None, 10).await.unwrap();
+    let letters: Vec<u64> = letters.iter().map(|letter| letter.sequence.get()).collect();
+    assert!(told.buried.iter().all(|sequence| letters.contains(sequence)), "{letters:?}");
+    let newest = told.accepted.keys().chain(found.keys()).max().copied().unwrap_or_default();
+    let (first, _) = fixture.append(&["new"]).await;
+    assert!(first > newest.max(told.tried.saturating_sub(1)), "{first} was used before");
+    adds_up(&fixture);
+    fixture.close();
+}
+
+async fn each_call_in_turn(failure: Failure, length: u64, runs: u64) {
+    let dir = tempfile::tempdir().unwrap();
+    fault::plan(dir.path(), None);
+    let told = life(dir.path()).await;
+    let calls = fault::end(dir.path());
+    assert!(told.accepted.len() == 192 && told.settled > 24 && told.buried.len() == 2, "{told:?}");
+    holds(dir.path(), &told).await;
+    let step = if std::env::var_os("GMFY_LONG").is_some() { 1 } else { calls.div_ceil(runs) };
+    for call in (0..calls).step_by(usize::try_from(step).unwrap()) {
+        let dir = tempfile::tempdir().unwrap();
+        // Shown with a failing test.
+        eprintln!("{failure:?} at call {call} of {calls}");
+        fault::plan(dir.path(), Some((call..call.saturating_add(length), failure)));
+        let told = life(dir.path()).await;
+        assert!(fault::end(dir.path()) > call, "nothing failed");
+        if failure == Failure::Kill {
+            let killed = fault::killed(dir.path());
+            holds(&killed, &told).await;
+            std::fs::remove_dir_all(killed).unwrap();
+        } else {
+            holds(dir.path(), &told).await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_failing_call_loses_nothing() {
+    each_call_in_turn(Failure::Io, 1, 24).await;
+}
+
+#[tokio::test]
+async fn two_failing_calls_lose_nothing() {
+    each_call_in_turn(Failure::Io, 2, 16).await;
+}
+
+#[tokio::test]
+async fn a_disk_that_is_full_for_a_while_loses_nothing() {
+    each_call_in_turn(Failure::NoSpace, 9, 24).await;
+}
+
+#[tokio::test]
+async fn a_kill_at_any_call_loses_nothing() {
+    each_call_in_turn(Failure::Kill, u64::MAX, 32).await;
+}
