@@ -32,6 +32,7 @@ use std::time::Duration;
 
 use http::{HeaderMap, StatusCode};
 use moka::sync::Cache;
+use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -67,10 +68,7 @@ pub struct Reads<S = Upstream> {
 #[derive(Debug)]
 struct Inner<S> {
     source: S,
-    settings: config::Reads,
-    /// In bytes.
-    largest: usize,
-    cache: Cache<Arc<str>, Arc<Entry>>,
+    live: watch::Sender<Arc<Live>>,
     epochs: Epochs,
     flights: Flights,
     /// Flights that began for nobody.
@@ -80,19 +78,38 @@ struct Inner<S> {
     stop: CancellationToken,
 }
 
-impl<S: ReadSource> Reads<S> {
-    #[must_use]
-    pub fn new(settings: config::Reads, source: S, metrics: Arc<Metrics>) -> Self {
+/// What other settings replace.
+#[derive(Clone, Debug)]
+struct Live {
+    settings: config::Reads,
+    /// The largest answer that is kept, in bytes.
+    largest: usize,
+    cache: Cache<Arc<str>, Arc<Entry>>,
+}
+
+impl<S> Inner<S> {
+    fn live(&self) -> Arc<Live> {
+        Arc::clone(&self.live.borrow())
+    }
+}
+
+impl Live {
+    fn new(settings: config::Reads) -> Self {
         let cache = Cache::builder()
             .max_capacity(settings.max_bytes)
             .weigher(|key: &Arc<str>, entry: &Arc<Entry>| entry.weight(key.len()))
             .build();
         let largest = usize::try_from(settings.max_bytes / LARGEST_PART).unwrap_or(usize::MAX);
+        Self { settings, largest, cache }
+    }
+}
+
+impl<S: ReadSource> Reads<S> {
+    #[must_use]
+    pub fn new(settings: config::Reads, source: S, metrics: Arc<Metrics>) -> Self {
         let inner = Inner {
             source,
-            settings,
-            largest,
-            cache,
+            live: watch::Sender::new(Arc::new(Live::new(settings))),
             epochs: Epochs::new(),
             flights: Flights::default(),
             background: AtomicUsize::new(0),
@@ -101,6 +118,20 @@ impl<S: ReadSource> Reads<S> {
             stop: CancellationToken::new(),
         };
         Self { inner: Arc::new(inner) }
+    }
+
+    /// Goes by these settings from the next read on. Another `max_bytes` forgets what is kept;
+    /// how long an answer is fresh is decided when it comes.
+    pub fn reload(&self, settings: &config::Reads) {
+        self.inner.live.send_modify(|live| {
+            let settings = settings.clone();
+            *live = Arc::new(if settings.max_bytes == live.settings.max_bytes {
+                Live { settings, ..Live::clone(live) }
+            } else {
+                Live::new(settings)
+            });
+        });
+        self.inner.show_size();
     }
 
     /// Answers a read. `query` is as the caller sent it, without `?`; `asked` are the caller's
@@ -122,7 +153,8 @@ impl<S: ReadSource> Reads<S> {
             let passed = inner.source.read(call, query).await?;
             return Ok(answer::streamed(passed, Forward::Bypass));
         };
-        if route.ttl(&inner.settings.ttl).is_zero() || inner.largest == 0 {
+        let live = inner.live();
+        if route.ttl(&live.settings.ttl).is_zero() || live.largest == 0 {
             return Box::pin(inner.bypass(route, call, query)).await;
         }
         let query = key::canonical_query(route, query);
@@ -136,14 +168,14 @@ impl<S: ReadSource> Reads<S> {
         if asked::forces(asked) {
             return Box::pin(self.forward(target(), asked, Forward::Request, None)).await;
         }
-        let Some(entry) = inner.cache.get(key.as_str()) else {
+        let Some(entry) = live.cache.get(key.as_str()) else {
             return Box::pin(self.forward(target(), asked, Forward::Miss, None)).await;
         };
         let now = Instant::now();
         let subject = key::subject(call);
         let result = match entry.standing(now, inner.epochs.of(subject)) {
             Standing::Fresh => {
-                if entry.hit(now) && inner.settings.prefetch {
+                if entry.hit(now) && live.settings.prefetch {
                     self.refresh(&entry, now, target);
                 }
                 ReadResult::Hit
@@ -192,7 +224,7 @@ impl<S: ReadSource> Reads<S> {
     pub fn forget_all(&self) {
         let inner = &self.inner;
         inner.epochs.supersede_everything();
-        inner.cache.invalidate_all();
+        inner.live().cache.invalidate_all();
         inner.show_size();
     }
 
@@ -200,9 +232,10 @@ impl<S: ReadSource> Reads<S> {
     #[must_use]
     pub fn status(&self) -> CacheStatus {
         let inner = &self.inner;
+        let cache = inner.live().cache.clone();
         CacheStatus {
-            entries: inner.cache.entry_count(),
-            bytes: inner.cache.weighted_size(),
+            entries: cache.entry_count(),
+            bytes: cache.weighted_size(),
             routes: inner.counters.routes(),
         }
     }
@@ -297,7 +330,7 @@ impl<S: ReadSource> Reads<S> {
         let subject = target.subject();
         let spacing = Some(LIST_SPACING).filter(|_| subject.is_every_user());
         let superseded = |epoch| {
-            let entry = inner.cache.get(&*target.key)?;
+            let entry = inner.live().cache.get(&*target.key)?;
             (entry.epoch != epoch).then_some(entry.begun)
         };
         inner.flights.join(&target.key, || inner.epochs.of(subject), superseded, spacing, anew)
@@ -338,11 +371,12 @@ impl<S: ReadSource> Inner<S> {
 
     /// What our settings allow for a route.
     fn limits(&self, route: Route) -> Lifetime {
+        let live = self.live();
         Lifetime {
             aged: Duration::ZERO,
-            fresh: route.ttl(&self.settings.ttl),
-            while_revalidate: self.settings.stale_while_revalidate,
-            if_error: self.settings.stale_if_error,
+            fresh: route.ttl(&live.settings.ttl),
+            while_revalidate: live.settings.stale_while_revalidate,
+            if_error: live.settings.stale_if_error,
         }
     }
 }

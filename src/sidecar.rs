@@ -37,6 +37,7 @@ use crate::queue::{
 };
 use crate::reads::Reads;
 use crate::telemetry::Metrics;
+use crate::telemetry::logging::LogHandle;
 use crate::upstream::{BuildError, Upstream};
 pub use drain::Drain;
 use operations::Operator;
@@ -67,6 +68,7 @@ pub enum SidecarError {
 pub struct Sidecar {
     settings: watch::Sender<Arc<Settings>>,
     api_settings: ApiSettings,
+    log: Option<LogHandle>,
     clock: Clock,
     metrics: Arc<Metrics>,
     queue: Queue,
@@ -126,6 +128,7 @@ impl Sidecar {
         Ok(Self {
             settings,
             api_settings,
+            log: None,
             metrics,
             queue,
             threads,
@@ -137,6 +140,12 @@ impl Sidecar {
             admin,
             clock,
         })
+    }
+
+    /// The same, with a log whose level operators may change.
+    #[must_use]
+    pub fn with_log(self, log: LogHandle) -> Self {
+        Self { log: Some(log), ..self }
     }
 
     #[must_use]
@@ -151,6 +160,7 @@ impl Sidecar {
             settings: self.settings.clone(),
             api: self.api_settings.clone(),
             upstream: self.upstream.clone(),
+            reads: self.reads.clone(),
             queue: self.queue.changeable(),
             controls: self.delivery.controls(),
         }
@@ -212,6 +222,7 @@ impl Sidecar {
                 clock: clock.clone(),
                 settings: in_force.clone(),
                 stopping: Arc::clone(&stopping),
+                log: self.log,
             };
             let (in_force, stop) = (in_force.clone(), stops.admin.clone());
             async move {

@@ -42,7 +42,7 @@ pub(super) fn run(arguments: &SettingsArgs) -> Result<ExitCode, Failure> {
         let mut simulating = tokio::task::JoinSet::new();
         simulating.spawn(simulator.run(end_simulator.clone()));
         let sidecar = Sidecar::build(settings, Clock::system()).await;
-        let sidecar = sidecar.map_err(start_failure)?;
+        let sidecar = sidecar.map_err(start_failure)?.with_log(log.as_ref().clone());
         greet(sidecar.addresses(), &simulated);
         let stop = CancellationToken::new();
         let (metrics, reloader) = (sidecar.metrics(), sidecar.reloader());

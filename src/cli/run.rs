@@ -26,7 +26,7 @@ pub(super) fn run(arguments: &SettingsArgs) -> Result<ExitCode, Failure> {
     let outcome = runtime.block_on(async {
         let mut signals = Signals::new()?;
         let sidecar = Sidecar::build(settings.clone(), Clock::system()).await;
-        let sidecar = sidecar.map_err(start_failure)?;
+        let sidecar = sidecar.map_err(start_failure)?.with_log(log.as_ref().clone());
         let addresses = sidecar.addresses();
         info!(
             version = super::VERSION,

@@ -180,6 +180,17 @@ impl<O: Operations> Service<O> {
                 query.end()?;
                 Ok(json(StatusCode::OK, &self.operations.status()))
             }
+            Action::LogLevel => {
+                query.end()?;
+                Ok(json(StatusCode::OK, &LogLevel { level: self.operations.log_level() }))
+            }
+            Action::SetLogLevel => {
+                query.end()?;
+                let asked: LogLevel = self.options(body, &head.headers).await?;
+                let level = asked.level.as_deref().unwrap_or_default();
+                self.operations.set_log_level(level).map_err(Problem::bad_options)?;
+                Ok(json(StatusCode::OK, &LogLevel { level: self.operations.log_level() }))
+            }
             Action::Flush => {
                 let wait = query.duration("wait", LONGEST_FLUSH_WAIT)?.unwrap_or(FLUSH_WAIT);
                 query.end()?;
@@ -229,6 +240,13 @@ impl<O: Operations> Service<O> {
             () = self.stopping.cancelled() => self.operations.status().queue.events,
         }
     }
+}
+
+/// `log.level`, asked for and told.
+#[derive(Debug, Default, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+struct LogLevel {
+    level: Option<String>,
 }
 
 #[derive(Serialize)]

@@ -49,7 +49,7 @@ pub(super) struct Background<S> {
 
 impl<S> Background<S> {
     pub(super) fn begin(inner: Arc<Inner<S>>) -> Option<Self> {
-        let most = (inner.settings.connections / 2).max(1);
+        let most = (inner.live().settings.connections / 2).max(1);
         let begin = |count| (count < most).then_some(count + 1);
         inner.background.fetch_update(Ordering::Relaxed, Ordering::Relaxed, begin).ok()?;
         Some(Self { inner })
@@ -89,7 +89,7 @@ impl<S: ReadSource> Inner<S> {
             let _background = background;
             let _listed = Listed { inner: &inner, key: &target.key, flight: &flight };
             let starts = not_before.unwrap_or_else(Instant::now);
-            let worthless_at = starts + target.route.ttl(&inner.settings.ttl);
+            let worthless_at = starts + target.route.ttl(&inner.live().settings.ttl);
             tokio::select! {
                 () = inner.stop.cancelled() => {}
                 () = inner.flights.abandoned(&target.key, &flight, worthless_at) => {}
@@ -131,24 +131,26 @@ impl<S: ReadSource> Inner<S> {
     /// The flights' lock is held meanwhile.
     fn keep(&self, target: &Target, entry: &Arc<Entry>, (at, epoch): Begun) -> bool {
         if self.epochs.of(target.subject()) != epoch
-            || self.cache.get(&*target.key).is_some_and(|kept| kept.begun > at)
+            || self.live().cache.get(&*target.key).is_some_and(|kept| kept.begun > at)
         {
             return false;
         }
-        self.cache.insert(Arc::clone(&target.key), Arc::clone(entry));
+        self.live().cache.insert(Arc::clone(&target.key), Arc::clone(entry));
         true
     }
 
     /// Lets the cache put its bookkeeping, and so its bound, in order, and says how large it is.
     pub(super) fn show_size(&self) {
-        self.cache.run_pending_tasks();
-        self.counters.holds(self.cache.entry_count(), self.cache.weighted_size());
+        let live = self.live();
+        live.cache.run_pending_tasks();
+        self.counters.holds(live.cache.entry_count(), live.cache.weighted_size());
     }
 
     /// Reads an answer and judges it.
     async fn take(&self, route: Route, mut passed: Passed, begun: Begun) -> Fetched {
         let judged = judge(passed.status, &passed.headers, self.limits(route));
-        let too_large = |length: u64| usize::try_from(length).map_or(true, |l| l > self.largest);
+        let largest = self.live().largest;
+        let too_large = |length: u64| usize::try_from(length).map_or(true, |l| l > largest);
         if judged == Use::Pass || passed.length.is_some_and(too_large) {
             return Fetched::single(passed);
         }
@@ -162,7 +164,7 @@ impl<S: ReadSource> Inner<S> {
                 }
                 Err(error) => return Fetched::Landed(Landed::Failed(error)),
             }
-            if length > self.largest {
+            if length > largest {
                 let begun = stream::iter(parts.into_iter().map(Ok::<_, SendError>));
                 let body = begun.chain(passed.body).boxed();
                 return Fetched::single(Passed { body, ..passed });
@@ -203,8 +205,8 @@ impl<S: ReadSource> Inner<S> {
         }
         // Weighed again, now that there is more of it.
         let flights = self.flights.lock();
-        if self.cache.get(key).is_some_and(|kept| Arc::ptr_eq(&kept, entry)) {
-            self.cache.insert(Arc::from(key), Arc::clone(entry));
+        if self.live().cache.get(key).is_some_and(|kept| Arc::ptr_eq(&kept, entry)) {
+            self.live().cache.insert(Arc::from(key), Arc::clone(entry));
         }
         drop(flights);
         self.show_size();

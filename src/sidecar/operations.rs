@@ -15,6 +15,7 @@ use crate::http::readiness_text;
 use crate::queue::{Appender as _, Queue, StoreError};
 use crate::reads::{self, Reads};
 use crate::telemetry::Metrics;
+use crate::telemetry::logging::LogHandle;
 
 /// See the module.
 #[derive(Debug)]
@@ -27,6 +28,7 @@ pub(super) struct Operator {
     pub(super) started_at: Timestamp,
     pub(super) settings: InForce,
     pub(super) stopping: Arc<AtomicBool>,
+    pub(super) log: Option<LogHandle>,
 }
 
 impl Operator {
@@ -90,6 +92,22 @@ impl Operations for Operator {
             },
             cache: cache(&self.reads.status()),
         }
+    }
+
+    fn log_level(&self) -> Option<String> {
+        self.log.as_ref().map(LogHandle::level)
+    }
+
+    fn set_log_level(&self, level: &str) -> Result<(), String> {
+        if level.is_empty() {
+            return Err(
+                "expected `level`, such as \"info,gmfy_sidecar::delivery=debug\"".to_owned()
+            );
+        }
+        let log = self.log.as_ref().ok_or("the log is not this program's to change")?;
+        log.set_level(level).map_err(|error| error.to_string())?;
+        tracing::warn!(log.level = level, "an operator changed the level of the log");
+        Ok(())
     }
 
     async fn flush(&self, wait: Duration) -> u64 {

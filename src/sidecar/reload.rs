@@ -9,6 +9,7 @@ use crate::config::{Settings, reload_differences, reloadable_differences};
 use crate::delivery::{self, Controls};
 use crate::http::ApiSettings;
 use crate::queue::Changeable;
+use crate::reads::Reads;
 use crate::upstream::Upstream;
 
 /// The settings in force, as the parts follow them that look at them when they need them.
@@ -20,6 +21,7 @@ pub struct Reloader {
     pub(super) settings: watch::Sender<Arc<Settings>>,
     pub(super) api: ApiSettings,
     pub(super) upstream: Upstream,
+    pub(super) reads: Reads,
     pub(super) queue: Changeable,
     pub(super) controls: Controls,
 }
@@ -60,6 +62,7 @@ impl Reloader {
         if let Some(prepared) = prepared {
             self.upstream.replace(prepared);
         }
+        self.reads.reload(&new.reads);
         self.controls.reconfigured();
         self.queue.replace(&queue_options(&new));
         self.controls.dead_letters_freed();

@@ -4,8 +4,8 @@
 //! written to loses lines and harms nothing else.
 
 use std::fmt;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::filter::ParseError;
@@ -37,6 +37,8 @@ pub enum LogError {
 pub struct LogHandle {
     filter: reload::Handle<EnvFilter, Registry>,
     text: Arc<AtomicBool>,
+    /// As it was set last.
+    level: Arc<Mutex<String>>,
     is_terminal: bool,
 }
 
@@ -46,9 +48,26 @@ impl LogHandle {
     /// # Errors
     /// When the level is none; then nothing changes.
     pub fn apply(&self, log: &Log) -> Result<(), LogError> {
-        self.filter.reload(filter(log)?)?;
+        self.set_level(&log.level)?;
         self.text.store(is_text(log, self.is_terminal), Ordering::Relaxed);
         Ok(())
+    }
+
+    /// Takes over a level, or levels for parts of the program, as `log.level` has them.
+    ///
+    /// # Errors
+    /// When it is none; then nothing changes.
+    pub fn set_level(&self, level: &str) -> Result<(), LogError> {
+        let mut current = self.level.lock().unwrap_or_else(PoisonError::into_inner);
+        self.filter.reload(EnvFilter::builder().parse(level)?)?;
+        level.clone_into(&mut current);
+        Ok(())
+    }
+
+    /// The level as it was set last.
+    #[must_use]
+    pub fn level(&self) -> String {
+        self.level.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 
@@ -118,7 +137,8 @@ where
         .log_internal_errors(false)
         .with_writer(writer);
     let subscriber = tracing_subscriber::registry().with(filter).with(layer);
-    Ok((subscriber, LogHandle { filter: filter_handle, text, is_terminal }))
+    let level = Arc::new(Mutex::new(log.level.clone()));
+    Ok((subscriber, LogHandle { filter: filter_handle, text, level, is_terminal }))
 }
 
 fn filter(log: &Log) -> Result<EnvFilter, ParseError> {
@@ -184,8 +204,6 @@ fn text_line(mut writer: Writer<'_>, event: &Event<'_>) -> fmt::Result {
 #[cfg(test)]
 mod tests {
     use std::io;
-    use std::sync::{Mutex, PoisonError};
-
     use tracing::subscriber::with_default;
 
     use super::*;
@@ -281,6 +299,8 @@ mod tests {
             handle.apply(&after).unwrap();
             tracing::debug!("logged");
             assert!(handle.apply(&log(Some(LogFormat::Json), "a=b=c")).is_err());
+            assert!(handle.set_level("a=b=c").is_err());
+            assert_eq!(handle.level(), after.level);
             tracing::debug!("logged as well");
         });
         let lines = written.lines();

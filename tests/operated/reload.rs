@@ -136,6 +136,16 @@ async fn everything_that_rotates_does_so_under_load() {
     write(&settings, &format!("{common}lanes = 8\n"));
     reload(&process, ops, "applied").await;
 
+    // By an operator's call, until the next reload.
+    let level = |level: &str| format!(r#"{{"level":"{level}"}}"#);
+    let set =
+        async |text: &str| client::post(addresses.admin, "/api/log-level", &level(text)).await;
+    assert_eq!(set("gmfy_sidecar=nonsense").await.status, 422);
+    let debug = "warn,gmfy_sidecar::http=debug";
+    assert_eq!(set(debug).await.json()["level"], debug);
+    let told = client::get(addresses.admin, "/api/log-level").await;
+    assert_eq!(told.json()["level"], debug);
+
     // What is invalid, or needs a restart.
     write(&settings, &format!("{common}lane = 2\n"));
     reload(&process, ops, "refused").await;

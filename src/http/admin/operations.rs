@@ -11,6 +11,15 @@ pub trait Operations: Send + Sync + 'static {
     /// The sidecar as it stands.
     fn status(&self) -> Status;
 
+    /// The level of the log, as it was set last; none where the log isn't this program's.
+    fn log_level(&self) -> Option<String>;
+
+    /// Takes over a level of the log, until the settings are read again.
+    ///
+    /// # Errors
+    /// When it is none; says why.
+    fn set_log_level(&self, level: &str) -> Result<(), String>;
+
     /// Sends what waits without lingering, until the queue is empty or `wait` is over. Returns how
     /// many events are left.
     ///

@@ -12,12 +12,15 @@ pub(super) enum Action {
     Flush,
     Pause,
     Resume,
+    LogLevel,
+    SetLogLevel,
 }
 
 const PATHS: &str = "This listener has the status page at /, and /api/status, /api/flush, \
-                     /api/delivery/pause, /api/delivery/resume.";
+                     /api/delivery/pause, /api/delivery/resume, /api/log-level.";
 const READ: &str = "GET, HEAD";
 const CHANGE: &str = "POST";
+const READ_OR_CHANGE: &str = "GET, HEAD, POST";
 
 /// Finds what a method asks for at a raw path, with or without the last slash.
 pub(super) fn action(method: &Method, path: &str) -> Result<Action, Problem> {
@@ -25,6 +28,8 @@ pub(super) fn action(method: &Method, path: &str) -> Result<Action, Problem> {
     let segments: Vec<_> = path.split('/').skip(1).take(5).collect();
     let (allow, action) = match segments.as_slice() {
         [] => (READ, Action::Page),
+        ["api", "log-level"] if method == Method::POST => (READ_OR_CHANGE, Action::SetLogLevel),
+        ["api", "log-level"] => (READ_OR_CHANGE, Action::LogLevel),
         ["api", "status"] => (READ, Action::Status),
         ["api", "flush"] => (CHANGE, Action::Flush),
         ["api", "delivery", "pause"] => (CHANGE, Action::Pause),
@@ -53,6 +58,7 @@ mod tests {
             ("/api/status", 200, 405),
             ("/api/status/", 200, 405),
             ("/api/flush", 405, 200),
+            ("/api/log-level", 200, 200),
             ("/api/delivery/pause", 405, 200),
             ("/api/delivery/resume", 405, 200),
             ("/api", 404, 404),

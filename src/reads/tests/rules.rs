@@ -393,3 +393,22 @@ async fn the_bound_holds_and_the_gauges_tell() {
     assert_eq!(cached.metrics.cache_entries.get().unsigned_abs(), status.entries);
     assert_eq!(cached.metrics.cache_bytes.get().unsigned_abs(), status.bytes);
 }
+
+#[tokio::test(start_paused = true)]
+async fn other_settings_count_from_the_next_read_on() {
+    let cached = Cached::new();
+    let call = user("1");
+    assert_eq!(cached.get(&call).await.cache(), "fwd=miss; stored");
+    let mut settings = super::settings();
+    settings.stale_if_error = Duration::ZERO;
+    cached.reads.reload(&settings);
+    assert_eq!(cached.get(&call).await.cache(), "hit; ttl=5", "what is kept stays");
+    settings.ttl.users = Duration::ZERO;
+    cached.reads.reload(&settings);
+    assert_eq!(cached.get(&call).await.cache(), "fwd=bypass");
+    settings.ttl.users = SECOND;
+    settings.max_bytes /= 2;
+    cached.reads.reload(&settings);
+    assert_eq!(cached.get(&call).await.cache(), "fwd=miss; stored", "another bound forgets");
+    assert_eq!(cached.get(&call).await.cache(), "hit; ttl=1");
+}
