@@ -16,7 +16,7 @@ pub(super) fn beside_results(total: u64) -> ProgressBar {
 
 /// Events settled so far, of `total`.
 pub(super) fn of_events(total: u64) -> ProgressBar {
-    bar(total, "{bar:30} {human_pos} of {human_len} events, {per_sec} {msg}")
+    bar(total, "{bar:30} {human_pos} of {human_len} events, {per_sec}")
 }
 
 fn bar(total: u64, template: &str) -> ProgressBar {
