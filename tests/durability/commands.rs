@@ -7,7 +7,7 @@ use rustix::process::Signal;
 use serde_json::Value;
 use tokio::process::Command;
 
-use crate::client::Connection;
+use crate::client::{self, Connection};
 use crate::load::Poster;
 use crate::process::{Ended, KEY, Process, binary, output, sidecar};
 use crate::sink::Sink;
@@ -176,4 +176,28 @@ async fn what_is_no_queue_is_refused_and_left_alone() {
     assert_eq!(refused.status.code(), Some(2), "{refused:#?}");
     assert!(refused.stderr.join("\n").contains("GMFY_URL"), "{refused:#?}");
     assert_eq!(output(binary(["queue"])).await.status.code(), Some(2));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_operators_pause_holds_no_drain_up_and_stays_for_the_next_sidecar() {
+    let sink = Sink::start(false).await;
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    let mut process = Process::spawn(sidecar(&data, &sink.url, &[]));
+    let addresses = process.ready().await;
+    let paused = client::post(addresses.admin, "/api/delivery/pause", "").await;
+    assert_eq!(paused.status, 200, "{}", paused.text());
+    let mut poster = Poster::new(0);
+    let mut connection = Connection::open(addresses.api).await.unwrap();
+    assert_eq!(poster.post(&mut connection, 10, || true).await.unwrap().status, 202);
+    process.kill().await;
+
+    let drained = output(drain(&data, &sink, &[])).await;
+    assert_eq!(drained.status.code(), Some(0), "{drained:#?}");
+    sink.assert_has_all_of(std::slice::from_ref(&poster));
+    let mut process = Process::spawn(sidecar(&data, &sink.url, &[]));
+    let admin = process.ready().await.admin;
+    let status = client::get(admin, "/api/status").await.json();
+    assert_eq!(status["upstream"]["state"], "paused", "{status}");
+    process.kill().await;
 }
