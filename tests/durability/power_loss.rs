@@ -28,7 +28,7 @@ const POSTERS: usize = 16;
 async fn post_until_cut(api: SocketAddr, mut poster: Poster, cut: Arc<AtomicBool>) -> Poster {
     let Ok(mut connection) = Connection::open(api).await else { return poster };
     loop {
-        let count = if poster.id % 4 == 0 { 300 } else { 1 + poster.next % 7 };
+        let count = if poster.id.is_multiple_of(4) { 300 } else { 1 + poster.next % 7 };
         let before_the_cut = || !cut.load(Ordering::SeqCst);
         match poster.post(&mut connection, count, before_the_cut).await {
             Ok(answer) if answer.status == 202 => {}
