@@ -27,6 +27,7 @@ mod backlog;
 #[path = "../e2e/client.rs"]
 mod client;
 mod commands;
+mod disk_full;
 mod filesystem;
 mod load;
 mod numbers;
