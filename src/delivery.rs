@@ -30,6 +30,7 @@ mod lane;
 mod outcome;
 mod refusals;
 mod size;
+mod spacing;
 mod status;
 mod window;
 mod work;

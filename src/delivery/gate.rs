@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use rand::RngExt as _;
 use rand::rngs::StdRng;
 use tokio::sync::Notify;
 use tokio::time::Instant;
@@ -18,6 +19,7 @@ use super::concurrency::Concurrency;
 use super::outcome::{Outcome, asks_for_quiet};
 use super::refusals::Refusals;
 use super::size::{BatchLimit, SizeLimit};
+use super::spacing::Spacing;
 use crate::queue::{Sequence, UserHash};
 use crate::telemetry::heartbeat::BEAT;
 use crate::telemetry::{Metrics, Pulse};
@@ -66,6 +68,8 @@ struct State {
     misconfigured: Option<Misconfigured>,
     breaker: Breaker,
     concurrency: Concurrency,
+    /// None where `delivery.adaptive` is off.
+    spacing: Option<Spacing>,
     size: SizeLimit,
     probe_backoff: Backoff,
     refusals: Refusals,
@@ -117,13 +121,34 @@ impl State {
         }
     }
 
+    /// Until when GMFY is to be left alone, by what it asked for.
+    fn quiet(&self, now: Instant) -> Option<Instant> {
+        let spaced = self.spacing.as_ref().and_then(Spacing::next);
+        self.quiet_until.max(spaced).filter(|until| *until > now)
+    }
+
+    /// A request goes out.
+    fn sent(&mut self, now: Instant) {
+        let jitter = self.rng.random();
+        if let Some(spacing) = &mut self.spacing {
+            spacing.sent(now, jitter);
+        }
+    }
+
+    /// GMFY asked for fewer requests.
+    fn refused(&mut self, now: Instant) {
+        let jitter = self.rng.random();
+        if let Some(spacing) = &mut self.spacing {
+            spacing.refused(now, jitter);
+        }
+    }
+
     fn next_attempt(&self, now: Instant) -> Option<Instant> {
         if self.paused {
             return None;
         }
         let probe = self.misconfigured.as_ref().map(|misconfigured| misconfigured.next_probe);
-        let quiet = self.quiet_until.filter(|until| *until > now);
-        probe.or(quiet).or_else(|| self.breaker.next_probe())
+        probe.or(self.quiet(now)).or_else(|| self.breaker.next_probe())
     }
 
     fn why(&self, state: UpstreamState) -> Option<String> {
@@ -138,6 +163,9 @@ impl State {
     fn clear_waits(&mut self, now: Instant) {
         self.misconfigured = None;
         self.quiet_until = None;
+        if let Some(spacing) = &mut self.spacing {
+            spacing.reset();
+        }
         self.breaker.hurry(now);
         self.refusals.restart();
     }
@@ -176,6 +204,7 @@ impl Gate {
             misconfigured: None,
             breaker: Breaker::default(),
             concurrency: Concurrency::new(pace.lanes, pace.adaptive),
+            spacing: pace.adaptive.then(|| Spacing::new(pace.backoff.ceiling(u32::MAX))),
             size: SizeLimit::new(pace.batch),
             probe_backoff: pace.backoff.capped(PROBE_EVERY),
             refusals: Refusals::default(),
@@ -195,6 +224,7 @@ impl Gate {
     pub(super) fn adjust(&self, pace: Pace) {
         let mut state = self.lock();
         state.concurrency = Concurrency::new(pace.lanes, pace.adaptive);
+        state.spacing = pace.adaptive.then(|| Spacing::new(pace.backoff.ceiling(u32::MAX)));
         state.size = SizeLimit::new(pace.batch);
         state.probe_backoff = pace.backoff.capped(PROBE_EVERY);
         drop(state);
@@ -280,7 +310,7 @@ impl Gate {
             } else {
                 Decision::Send { probe: true, alone: misconfigured.refuses_all }
             }
-        } else if let Some(until) = state.quiet_until.filter(|until| *until > now) {
+        } else if let Some(until) = state.quiet(now) {
             Decision::Wait(Some(until))
         } else if let Some(next_probe) = state.breaker.next_probe() {
             if state.probing {
@@ -299,6 +329,7 @@ impl Gate {
         };
         if let Decision::Send { probe, .. } = decision {
             state.in_flight += 1;
+            state.sent(now);
             state.probing |= probe;
             state.waiting.remove(&lane);
         }
@@ -452,6 +483,9 @@ impl Gate {
                 state.refusals = Refusals::default();
                 Self::answered(state);
                 state.concurrency.succeed(report.took);
+                if let Some(spacing) = &mut state.spacing {
+                    spacing.succeed();
+                }
             }
             Outcome::TooLarge | Outcome::Rejected => {
                 if state.misconfigured.as_ref().is_some_and(|m| !m.refuses_all) {
@@ -472,6 +506,9 @@ impl Gate {
                 state.breaker.fail(now, wait);
                 if asks_for_quiet(report.status) {
                     state.concurrency.overload();
+                    if report.status == Some(429) || report.retry_after.is_some() {
+                        state.refused(now);
+                    }
                     if let Some(retry_after) = report.retry_after {
                         // Spread, lest a fleet comes back in one wave.
                         let spread = state.probe_backoff.full_jitter(probes, &mut state.rng);

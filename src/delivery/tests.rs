@@ -1,5 +1,6 @@
 //! Delivery as a whole, against a log in memory and an upstream that does as it is told.
 
+mod fleet;
 mod heartbeats;
 mod memory;
 mod model;

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex};
 use bytes::Bytes;
 use tokio::sync::watch;
 
+use super::upstream::Arrived;
 use crate::clock::Timestamp;
 use crate::config::EventKind;
 use crate::queue::{
@@ -76,6 +77,17 @@ impl MemoryLog {
         self.metrics.ledger.update(|counts| counts.appended += 1);
         self.committed.send_replace(number + 1);
         number
+    }
+
+    /// Puts the dead letters back, in order, each as a new event of the same user.
+    pub(super) fn requeue(&self, accepted_at: Timestamp) {
+        let letters = std::mem::take(&mut self.inner.lock().unwrap().letters);
+        let count = letters.len() as u64;
+        for letter in letters.into_values() {
+            let event: Arrived = serde_json::from_slice(&letter.event).unwrap();
+            self.append(event.u, EventKind::Classic, accepted_at);
+        }
+        self.metrics.ledger.update(|counts| counts.requeued += count);
     }
 
     pub(super) fn fail_every(&self, every: Option<u64>) {
