@@ -84,6 +84,7 @@ async fn queue_rate(producers: usize, group: usize) -> f64 {
     let options = Options {
         dir: dir.path().to_owned(),
         max_bytes: 4 << 30,
+        drops_oldest: false,
         interval: None,
         dead_letters_max_bytes: 1 << 20,
         dedupe: DedupeLimits { window: Duration::from_secs(600), entries: 262_144 },

@@ -26,7 +26,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use crate::clock::Clock;
-use crate::config::{Durability, Settings};
+use crate::config::{Durability, Settings, WhenFull};
 use crate::delivery::{self, Controls, Delivery, InvalidBackoff};
 use crate::http::{
     self, Activity, AdminListener, ApiListener, ApiSettings, ApiState, BindError, GmfyClient,
@@ -392,6 +392,7 @@ fn queue_options(settings: &Settings) -> Options {
     Options {
         dir: settings.queue.dir.clone(),
         max_bytes: settings.queue.max_bytes,
+        drops_oldest: settings.queue.when_full == WhenFull::DropOldest,
         interval: match settings.queue.durability {
             Durability::Sync => None,
             Durability::Interval => Some(settings.queue.interval),

@@ -1,12 +1,14 @@
 //! One lane: reads its partitions' events, sends them batch by batch, settles them.
 
 mod burial;
+mod overflow;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use rand::SeedableRng as _;
 use rand::rngs::StdRng;
+use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::backoff::at_least;
@@ -63,6 +65,8 @@ pub(super) struct Lane<L, S> {
     pending: Settlement,
     saved_position: Sequence,
     passed_at: Option<Instant>,
+    /// Events before this are to be dropped.
+    horizon: watch::Receiver<Sequence>,
     rng: StdRng,
     pulse: Pulse,
 }
@@ -95,6 +99,7 @@ impl<L: Log, S: BatchSink> Lane<L, S> {
             saved_position: window.position(),
             window,
             shared,
+            horizon: log.horizon(),
             log,
             sink,
             stop,
@@ -138,6 +143,7 @@ impl<L: Log, S: BatchSink> Lane<L, S> {
     async fn deliver(&mut self, start: LaneStart) -> Result<std::convert::Infallible, Ended> {
         self.take_up(start).await?;
         loop {
+            self.drop_overflow().await?;
             if self.work.as_ref().is_none_or(|work| work.events().is_empty()) {
                 self.work = None;
                 self.begin().await?;
@@ -311,11 +317,16 @@ impl<L: Log, S: BatchSink> Lane<L, S> {
         self.save_pending().await?;
         self.show(LaneState::Waiting);
         let ends = (&self.stop.drain, &self.shared.renew);
-        let entered = gate.enter(self.index, oldest, not_before, ends, &self.pulse).await;
-        entered.map(Some).map_err(|leave| match leave {
-            Leave::Stopping => Ended::Stopped,
-            Leave::Renewed => Ended::Renewed,
-        })
+        tokio::select! {
+            entered = gate.enter(self.index, oldest, not_before, ends, &self.pulse) => {
+                entered.map(Some).map_err(|leave| match leave {
+                    Leave::Stopping => Ended::Stopped,
+                    Leave::Renewed => Ended::Renewed,
+                })
+            }
+            // Perhaps what waits here is to be dropped.
+            Ok(()) = self.horizon.changed() => Ok(None),
+        }
     }
 
     /// Sends the trial, and reads ahead meanwhile.

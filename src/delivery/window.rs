@@ -184,6 +184,30 @@ impl Window {
         Ok(())
     }
 
+    /// Takes out what waits before `horizon`.
+    pub(super) fn take_before(&mut self, horizon: Sequence) -> Vec<QueuedEvent> {
+        let mut taken = Vec::new();
+        if self.waiting.iter().any(|event| event.sequence < horizon) {
+            let waiting = std::mem::take(&mut self.waiting);
+            (self.waiting_bytes, self.waiting_of) = (0, HashMap::new());
+            for event in waiting {
+                if event.sequence < horizon {
+                    taken.push(event);
+                } else {
+                    self.keep(event);
+                }
+            }
+        }
+        taken
+    }
+
+    /// Whether events before `horizon` may be left, waiting or not yet read.
+    pub(super) fn begins_before(&self, horizon: Sequence) -> bool {
+        self.position < horizon
+            || self.deferred.values().any(|from| *from < horizon)
+            || self.waiting.iter().any(|event| event.sequence < horizon)
+    }
+
     fn waiting_count(&self, user: UserHash) -> usize {
         self.waiting_of.get(&user).copied().unwrap_or_default()
     }

@@ -239,6 +239,13 @@ impl Generations {
         Some((Sequence::new(*first), generation.appended_before))
     }
 
+    /// The oldest generation, if it is sealed: its first sequence, and the one behind its last.
+    pub(super) fn oldest_sealed(&self) -> Option<(Sequence, Sequence)> {
+        let inner = self.lock();
+        let (first, generation) = inner.row.first_key_value()?;
+        Some((Sequence::new(*first), generation.end?))
+    }
+
     /// Ends the written one before `end`. It stays readable.
     pub(super) fn seal(&self, first: Sequence, end: Sequence) {
         let mut inner = self.lock();

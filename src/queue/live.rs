@@ -1,6 +1,6 @@
 //! The queue's settings that change while it is open, as its threads look at them.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use super::Options;
@@ -11,6 +11,7 @@ pub(super) struct Live {
     /// Microseconds; 0: each commit is synced.
     interval: AtomicU64,
     dead_letters_max_bytes: AtomicU64,
+    drops_oldest: AtomicBool,
 }
 
 impl Live {
@@ -25,6 +26,7 @@ impl Live {
         let interval = options.interval.map_or(0, |interval| interval.as_micros().max(1));
         self.interval.store(u64::try_from(interval).unwrap_or(u64::MAX), Ordering::Relaxed);
         self.dead_letters_max_bytes.store(options.dead_letters_max_bytes, Ordering::Relaxed);
+        self.drops_oldest.store(options.drops_oldest, Ordering::Relaxed);
     }
 
     /// How often written data is synced; none: with each commit.
@@ -35,5 +37,9 @@ impl Live {
 
     pub(super) fn dead_letters_max_bytes(&self) -> u64 {
         self.dead_letters_max_bytes.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn drops_oldest(&self) -> bool {
+        self.drops_oldest.load(Ordering::Relaxed)
     }
 }

@@ -4,6 +4,7 @@ use std::fmt;
 use std::future::Future;
 
 use bytes::Bytes;
+use tokio::sync::watch;
 
 use super::{DeadLetter, Partition, Partitions, Sequence, SequenceRanges, UserHash};
 use crate::clock::Timestamp;
@@ -157,6 +158,10 @@ pub trait Log: Clone + Send + Sync + 'static {
         cursor: LaneCursor,
         settlement: Settlement,
     ) -> impl Future<Output = Result<(), StoreError>> + Send;
+
+    /// Events before this are to be dropped, but for those in flight: the queue is full, and
+    /// `queue.when_full` prefers new events. It only grows.
+    fn horizon(&self) -> watch::Receiver<Sequence>;
 
     /// Stores dead letters; resolves when they are on disk. One of the same sequence is replaced.
     fn bury(&self, letters: Vec<DeadLetter>)

@@ -47,6 +47,8 @@ pub struct Options {
     pub dir: PathBuf,
     /// Bytes on the device that the log may take.
     pub max_bytes: u64,
+    /// Whether a full queue drops its oldest events, instead of refusing new ones.
+    pub drops_oldest: bool,
     /// None: durable before the answer. Some: on disk this often.
     pub interval: Option<Duration>,
     /// Bytes that the dead letters may take.

@@ -53,6 +53,7 @@ struct Shared {
     max_bytes: u64,
     was_paused: bool,
     dedupe: Arc<Dedupe>,
+    horizon: watch::Receiver<Sequence>,
 }
 
 /// The queue's threads; to be joined once the queue is closed.
@@ -135,6 +136,7 @@ impl Queue {
         if opened.reserve.is_released() {
             readiness.set(Readiness::DiskFull);
         }
+        let (moves_horizon, horizon) = watch::channel(Sequence::FIRST);
         let (requests, waiting_requests) = channel();
         let (tasks, waiting_tasks) = channel();
         let keeper = Keeper {
@@ -172,6 +174,7 @@ impl Queue {
             dedupe: Arc::clone(&dedupe),
             pack: Pack::default(),
             packs: opened.packs,
+            horizon: moves_horizon,
         };
         let (alive, ended) = watch::channel(());
         let alive = Arc::new(Mutex::new(Some(alive)));
@@ -204,6 +207,7 @@ impl Queue {
             max_bytes: options.max_bytes,
             was_paused: opened.paused,
             dedupe,
+            horizon,
         };
         Ok((Self { shared: Arc::new(shared) }, threads))
     }
@@ -376,6 +380,10 @@ impl Log for Queue {
         settlement: Settlement,
     ) -> Result<(), StoreError> {
         self.ask(|done| Task::Save { lane, cursor, settlement, done }).await
+    }
+
+    fn horizon(&self) -> watch::Receiver<Sequence> {
+        self.shared.horizon.clone()
     }
 
     async fn bury(&self, letters: Vec<DeadLetter>) -> Result<(), StoreError> {

@@ -30,6 +30,7 @@ fn options(dir: &Path) -> Options {
     Options {
         dir: dir.to_owned(),
         max_bytes: 1 << 30,
+        drops_oldest: false,
         interval: None,
         dead_letters_max_bytes: 1 << 20,
         dedupe: DedupeLimits { window: Duration::from_secs(600), entries: 10_000 },

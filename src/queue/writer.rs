@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::time::{Duration, Instant};
 
-use tokio::sync::{OwnedSemaphorePermit, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, oneshot, watch};
 use tracing::{error, info, warn};
 
 use super::dedupe::{Dedupe, Known, Pack};
@@ -82,6 +82,8 @@ pub(super) struct Writer {
     pub(super) live: Arc<Live>,
     pub(super) unsynced_since: Option<Instant>,
     pub(super) pulse: Pulse,
+    /// Where the events that lanes are to keep begin.
+    pub(super) horizon: watch::Sender<Sequence>,
     pub(super) dedupe: Arc<Dedupe>,
     /// What is to be known of the generation that is written.
     pub(super) pack: Pack,
@@ -153,6 +155,9 @@ impl Writer {
     fn commit(&mut self, requests: Vec<Request>, events: usize, bytes: usize) {
         if !self.has_disk_space() {
             return answer_all(requests, &AppendError::DiskFull);
+        }
+        if self.live.drops_oldest() && self.is_full(bytes as u64 + self.seal_at) {
+            self.move_horizon();
         }
         if self.is_full(bytes as u64) {
             if self.readiness.set_full(self.generations.disk_bytes()) != Readiness::QueueFull {
@@ -238,6 +243,21 @@ impl Writer {
     fn is_full(&self, bytes: u64) -> bool {
         let taken = self.generations.disk_bytes();
         taken.saturating_add(bytes.saturating_mul(2)).saturating_add(HEADROOM) > self.max_bytes
+    }
+
+    /// Has the lanes drop the oldest generation, well before the queue is full; the next one only
+    /// when this one is gone.
+    fn move_horizon(&self) {
+        if let Some((first, end)) = self.generations.oldest_sealed()
+            && first >= *self.horizon.borrow()
+        {
+            warn!(
+                sequences.from = first.get(),
+                sequences.before = end.get(),
+                "the queue is nearly full: its oldest events are dropped, as queue.when_full says"
+            );
+            self.horizon.send_replace(end);
+        }
     }
 
     /// Writes the group; where that fails, closes the generation and writes the group once more,

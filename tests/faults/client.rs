@@ -1,6 +1,7 @@
 //! A small HTTP/1.1 client: one connection, one request at a time.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Request, StatusCode};
@@ -39,13 +40,30 @@ impl Client {
 
     /// Posts events in wire form as one batch; panics unless all were accepted.
     pub(crate) async fn accepted(&mut self, events: &[String]) {
+        let (status, answer) = self.batch(events).await;
+        assert_eq!(status, StatusCode::ACCEPTED, "{}", String::from_utf8_lossy(&answer));
+    }
+
+    /// The same, until there is room for them.
+    pub(crate) async fn taken(&mut self, events: &[String]) {
+        loop {
+            match self.batch(events).await {
+                (StatusCode::ACCEPTED, _) => return,
+                (StatusCode::SERVICE_UNAVAILABLE, _) => {
+                    tokio::time::sleep(Duration::from_millis(10)).await;
+                }
+                (status, answer) => panic!("{status}: {}", String::from_utf8_lossy(&answer)),
+            }
+        }
+    }
+
+    async fn batch(&mut self, events: &[String]) -> (StatusCode, Bytes) {
         let body = format!("[{}]", events.join(","));
         let request = Request::post("/v1/events/batch/")
             .header("host", "localhost")
             .header("content-type", "application/json");
         let request = request.body(Full::from(body)).unwrap();
-        let (status, answer) = self.send(request).await;
-        assert_eq!(status, StatusCode::ACCEPTED, "{}", String::from_utf8_lossy(&answer));
+        self.send(request).await
     }
 }
 

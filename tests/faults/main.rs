@@ -25,6 +25,7 @@ mod fairness;
 mod key;
 mod mixed;
 mod outage;
+mod overflow;
 mod poison;
 mod proxy;
 mod rig;

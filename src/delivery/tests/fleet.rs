@@ -84,8 +84,8 @@ async fn seconds_of_a_fleet() -> Vec<Second> {
         running.empty().await;
         upstream.check();
     }
-    let seconds = shared.lock().unwrap().seconds.clone();
-    seconds
+    drop(fleet);
+    std::mem::take(&mut shared.lock().unwrap().seconds)
 }
 
 #[tokio::test(start_paused = true)]

@@ -19,6 +19,7 @@ use crate::telemetry::Metrics;
 pub(super) struct MemoryLog {
     inner: Arc<Mutex<Inner>>,
     committed: watch::Sender<u64>,
+    horizon: watch::Sender<Sequence>,
     metrics: Arc<Metrics>,
 }
 
@@ -56,7 +57,8 @@ fn is_settled(event: &QueuedEvent, cursor: &LaneCursor) -> bool {
 impl MemoryLog {
     pub(super) fn new() -> Self {
         let metrics = Arc::new(Metrics::new());
-        Self { inner: Arc::default(), committed: watch::Sender::new(1), metrics }
+        let horizon = watch::Sender::new(Sequence::FIRST);
+        Self { inner: Arc::default(), committed: watch::Sender::new(1), horizon, metrics }
     }
 
     pub(super) fn metrics(&self) -> &Arc<Metrics> {
@@ -88,6 +90,11 @@ impl MemoryLog {
             self.append(event.u, EventKind::Classic, accepted_at);
         }
         self.metrics.ledger.update(|counts| counts.requeued += count);
+    }
+
+    /// Has everything before event `number` dropped.
+    pub(super) fn drop_before(&self, number: u64) {
+        self.horizon.send_modify(|horizon| *horizon = Sequence::new(number).max(*horizon));
     }
 
     pub(super) fn fail_every(&self, every: Option<u64>) {
@@ -250,6 +257,10 @@ impl Log for MemoryLog {
         // Stored, yet the caller may be gone before it learns of it.
         tokio::task::yield_now().await;
         Ok(())
+    }
+
+    fn horizon(&self) -> watch::Receiver<Sequence> {
+        self.horizon.subscribe()
     }
 
     async fn bury(&self, letters: Vec<DeadLetter>) -> Result<(), StoreError> {

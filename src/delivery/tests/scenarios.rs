@@ -14,7 +14,7 @@ use crate::config::{DeadLettersFull, EventKind, OnUnknown};
 use crate::delivery::{Delivery, LaneState, Stop, UpstreamState};
 use crate::queue::UserHash;
 use crate::telemetry::heartbeat::BEAT;
-use crate::telemetry::ledger::DeadLetterReason;
+use crate::telemetry::ledger::{DeadLetterReason, DropReason};
 
 const fn secs(secs: u64) -> Duration {
     Duration::from_secs(secs)
@@ -362,4 +362,39 @@ async fn whoever_wants_to_know_is_told_of_users_whose_events_were_or_may_have_be
         let expected = ["0", "1"].map(UserHash::of).into_iter().filter(|_| changes);
         assert_eq!(*told.lock().unwrap(), expected.collect(), "{:?}", react().result);
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_lies_before_the_horizon_is_dropped_but_for_what_is_in_flight() {
+    let (log, clock) = (filled(100, 7), clock());
+    let upstream = FakeUpstream::new(|_| Reaction::broken(false)).with_latency(secs(10));
+    let mut settings = settings(2);
+    settings.delivery.batch_events = 10;
+    let running = Running::begin(settings, &log, &upstream, &clock);
+    let dropped = || {
+        let counts = running.metrics.ledger.snapshot();
+        counts.dropped.get(&DropReason::QueueFull).copied().unwrap_or_default()
+    };
+    tokio::time::sleep(secs(1)).await;
+    assert_eq!(upstream.requests().len(), 2, "a request of each lane");
+    log.drop_before(91);
+    tokio::time::sleep(secs(5)).await;
+    assert_eq!(dropped(), 0, "first these requests end");
+    // Then all goes, also what is to be sent again.
+    tokio::time::sleep(secs(5)).await;
+    assert_eq!((dropped(), log.unsettled()), (90, (91..=100).collect()));
+    // A lane that waits, for an operator or for GMFY, drops at once.
+    running.controls.pause();
+    tokio::time::sleep(secs(30)).await;
+    for number in 0..50 {
+        log.append(number % 7, EventKind::Classic, clock.now());
+    }
+    log.drop_before(121);
+    tokio::time::sleep(secs(1)).await;
+    assert_eq!(dropped(), 120);
+    upstream.react(|_| Reaction::status(200));
+    running.controls.resume(false);
+    running.empty().await;
+    assert_eq!(upstream.check().into_keys().collect::<Vec<_>>(), (121..=150).collect::<Vec<_>>());
+    assert_eq!(dropped(), 120);
 }
