@@ -8,8 +8,10 @@
 //! - `generations` is the log on disk: a row of databases that are removed as a whole.
 //! - `frame` and `group` are its format. `dedupe` knows what was accepted lately. `keeper` and
 //!   `state` keep the cursors.
-//! - `open` recovers. `salvage` finds events in damaged files. `inspect` looks at a folder that no
-//!   process holds: [`Folder`].
+//! - `open` and `recover` find what is there at a start. `salvage` reads frames from raw bytes,
+//!   whole or damaged; `repair` puts damaged files aside. `reserve` keeps room on a full disk.
+//! - `inspect` looks at a folder that no process holds: [`Folder`].
+//! - `fault` is under the engine in tests: each call can fail, or end the process.
 //!
 //! Nothing is acknowledged before it is on disk, nothing is delivered before it is acknowledged,
 //! and no event is deleted before the cursors that pass it are durable.

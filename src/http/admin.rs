@@ -45,7 +45,7 @@ pub use operations::Operations;
 use query::Query;
 use route::Action;
 pub use status::{
-    CacheStatus, EventCounts, LaneStatus, QueueStatus, Ready, Status, UpstreamStatus,
+    CacheStatus, DamageStatus, EventCounts, LaneStatus, QueueStatus, Ready, Status, UpstreamStatus,
 };
 
 const CONNECTIONS: usize = 64;

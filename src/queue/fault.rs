@@ -13,6 +13,10 @@ struct Plan {
     calls: u64,
     /// The numbers of the calls that fail, and how.
     failing: Option<(std::ops::Range<u64>, Failure)>,
+    /// So many of the next syncs fail.
+    syncs: u64,
+    /// There is no room for the reserve.
+    refuses_reserve: bool,
 }
 
 /// How a call fails.
@@ -37,6 +41,16 @@ pub(super) fn plan(dir: &Path, failing: Option<(std::ops::Range<u64>, Failure)>)
     with(|plans| plans.insert(dir.to_owned(), plan));
 }
 
+/// Lets so many of the next syncs under `dir` fail.
+pub(super) fn fail_syncs(dir: &Path, syncs: u64) {
+    with(|plans| plans.entry(dir.to_owned()).or_default().syncs = syncs);
+}
+
+/// Whether the room that the reserve needs is taken by somebody else.
+pub(super) fn refuse_reserve(dir: &Path, refuses_reserve: bool) {
+    with(|plans| plans.entry(dir.to_owned()).or_default().refuses_reserve = refuses_reserve);
+}
+
 /// Ends the plan for `dir`; returns how many calls there were.
 pub(super) fn end(dir: &Path) -> u64 {
     with(|plans| plans.remove(dir)).map_or(0, |plan| plan.calls)
@@ -57,6 +71,13 @@ pub(super) fn check(op: Op, path: &Path) -> Result<(), EngineError> {
         };
         let number = plan.calls;
         plan.calls += 1;
+        if op == Op::Reserve && plan.refuses_reserve {
+            return Err(EngineError::NoSpace);
+        }
+        if op == Op::Sync && plan.syncs > 0 {
+            plan.syncs -= 1;
+            return Err(EngineError::Io("injected at a sync".to_owned()));
+        }
         let Some((range, failure)) = &plan.failing else { return Ok(()) };
         match failure {
             Failure::Kill if number == range.start => {

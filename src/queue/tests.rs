@@ -6,6 +6,7 @@ mod fail_points;
 mod heartbeats;
 
 mod repetition;
+mod running;
 
 use std::borrow::Cow;
 use std::path::Path;

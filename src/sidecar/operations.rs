@@ -9,10 +9,11 @@ use crate::clock::{Clock, Timestamp};
 use crate::config::Durability;
 use crate::delivery::Controls;
 use crate::http::admin::{
-    CacheStatus, EventCounts, LaneStatus, Operations, QueueStatus, Ready, Status, UpstreamStatus,
+    CacheStatus, DamageStatus, EventCounts, LaneStatus, Operations, QueueStatus, Ready, Status,
+    UpstreamStatus,
 };
 use crate::http::readiness_text;
-use crate::queue::{Appender as _, Queue, StoreError};
+use crate::queue::{Appender as _, Damage, Queue, StoreError};
 use crate::reads::{self, Reads};
 use crate::telemetry::Metrics;
 use crate::telemetry::logging::LogHandle;
@@ -78,6 +79,7 @@ impl Operations for Operator {
                     Durability::Interval => "interval",
                 }
                 .to_owned(),
+                damages: self.queue.damages().iter().map(damage_status).collect(),
             },
             lanes: lanes.collect(),
             dead_letters: counts.dead_letters,
@@ -139,5 +141,15 @@ fn cache(status: &reads::CacheStatus) -> CacheStatus {
         bytes: status.bytes,
         routes: status.routes.iter().map(results).collect(),
         hit_ratio: status.routes.iter().filter_map(hit_ratio).collect(),
+    }
+}
+
+fn damage_status(damage: &Damage) -> DamageStatus {
+    let lost = damage.lost.iter().map(|range| (range.start().get(), range.end().get()));
+    DamageStatus {
+        what: damage.what.clone(),
+        reason: damage.reason.clone(),
+        lost: lost.collect(),
+        quarantine: damage.aside.display().to_string(),
     }
 }

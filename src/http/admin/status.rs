@@ -55,6 +55,21 @@ pub struct QueueStatus {
     pub oldest_age_seconds: Option<f64>,
     /// `sync` or `interval`.
     pub durability: String,
+    /// What was found damaged since the start, the newest of many.
+    pub damages: Vec<DamageStatus>,
+}
+
+/// Something of the queue's folder that was damaged. What was readable of it is kept; the events
+/// that were not are counted in `gmfy_events_dropped_total{reason="damaged"}`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DamageStatus {
+    /// The folder.
+    pub what: String,
+    pub reason: String,
+    /// First and last sequences of what is lost, the first ranges of many.
+    pub lost: Vec<(u64, u64)>,
+    /// Where the damaged files are now.
+    pub quarantine: String,
 }
 
 /// One of the lanes that deliver side by side.
