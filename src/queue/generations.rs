@@ -227,7 +227,7 @@ impl Generations {
     pub(super) fn distrust(&self, first: Sequence) -> Result<(), EngineError> {
         let rebuilds = self.lock().row.get(&first.get()).map_or(0, |g| g.rebuilds);
         let place = Place { first: first.get(), rebuilds };
-        self.mend(place, EngineError::Damaged("a sync of it failed".to_owned()))
+        self.mend(place, EngineError::Damaged("a sync of it failed".to_owned()), true)
     }
 
     /// The generation in which `sequence` lies or that follows it: its first sequence, and the
@@ -374,7 +374,7 @@ impl Generations {
                 return Err(error);
             }
             rebuilds += 1;
-            self.mend(place, error)?;
+            self.mend(place, error, false)?;
         }
     }
 
@@ -400,8 +400,9 @@ impl Generations {
     }
 
     /// Rebuilds a generation that showed this error; gives the error back where that can't help,
-    /// or not yet.
-    fn mend(&self, place: Place, error: EngineError) -> Result<(), EngineError> {
+    /// or not yet. Where nothing turns out to be missing it is only read anew, unless it `must`
+    /// be rebuilt: a database that is being closed may still move its frames.
+    fn mend(&self, place: Place, error: EngineError, must: bool) -> Result<(), EngineError> {
         let _one_at_a_time = self.opening();
         let (path, known_lost, span) = {
             let mut inner = self.lock();
@@ -433,6 +434,12 @@ impl Generations {
         let is_new = |(first, last): &&(u64, u64)| !is_lost(&known_lost, *first, *last);
         let newly_lost: u64 =
             contents.lost.iter().filter(is_new).map(|(first, last)| last - first + 1).sum();
+        if newly_lost == 0 && !must {
+            if let Some(generation) = self.lock().row.get_mut(&place.first) {
+                generation.rebuilds += 1;
+            }
+            return Ok(());
+        }
         let aside = match rebuild(&self.dir, &path, &raw, &contents) {
             Ok(aside) => aside,
             Err(error) => {
