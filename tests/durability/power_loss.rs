@@ -90,20 +90,30 @@ async fn nothing_acknowledged_is_lost_by_a_power_cut() {
     process.kill().await;
 }
 
-/// That a cut takes what was not synced: else the test above would show nothing.
+/// That a cut takes what was not synced: else the test above would show nothing. The end may happen
+/// to survive, when the file system syncs its metadata for something else: so there are some tries.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_durability_interval_has_not_synced_is_gone_after_a_power_cut() {
-    let disk = match FileSystem::ext4(64) {
-        Ok(disk) => disk,
-        Err(why) => return crate::report(&format!("SKIPPED: power cuts: {why}")),
-    };
+    for _ in 0..5 {
+        let (left, total) = match left_without_syncs().await {
+            Ok(counts) => counts,
+            Err(why) => return crate::report(&format!("SKIPPED: power cuts: {why}")),
+        };
+        crate::report(&format!("power loss, durability interval: {left} of {total} are left"));
+        if left < total {
+            return;
+        }
+    }
+    panic!("a power cut takes nothing, although nothing is synced");
+}
+
+/// How many events are left after a cut, and how many were acknowledged before it.
+async fn left_without_syncs() -> Result<(u64, u64), String> {
+    let disk = FileSystem::ext4(64)?;
     let sink = Sink::start(true).await;
     let folder = disk.path().join("data");
-    let mut process = Process::spawn(sidecar(
-        &folder,
-        &sink.url,
-        &["queue.durability=interval", "queue.interval=10s"],
-    ));
+    let lax = ["queue.durability=interval", "queue.interval=10s"];
+    let mut process = Process::spawn(sidecar(&folder, &sink.url, &lax));
     let api = process.ready().await.api;
     let mut poster = Poster::new(0);
     let mut connection = Connection::open(api).await.unwrap();
@@ -117,8 +127,6 @@ async fn what_durability_interval_has_not_synced_is_gone_after_a_power_cut() {
     let mut process = Process::spawn(sidecar(&folder, &sink.url, &[]));
     let ops = process.ready().await.ops;
     let left = client::assert_account(ops).await;
-    let total = poster.acknowledged.count();
-    assert!(left < total, "{left} of {total} events survive without a sync");
-    crate::report(&format!("power loss, durability interval: {left} of {total} are left"));
     process.kill().await;
+    Ok((left, poster.acknowledged.count()))
 }
