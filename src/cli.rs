@@ -45,6 +45,8 @@ enum Command {
     Check(check::Arguments),
     /// Ask the running sidecar's probe; for images without a shell
     Health(health::Arguments),
+    /// Print the description of the listeners, as OpenAPI 3.1
+    Openapi,
     /// Look into a data folder that no process holds, and get its events out
     Queue(queue::Arguments),
 }
@@ -81,6 +83,10 @@ pub fn main() -> ExitCode {
         Command::Simulate(arguments) => simulate::run(arguments),
         Command::Check(arguments) => check::run(&arguments),
         Command::Health(arguments) => health::run(&arguments),
+        Command::Openapi => {
+            output::line(&crate::http::openapi_json());
+            Ok(ExitCode::SUCCESS)
+        }
         Command::Queue(arguments) => queue::run(&arguments),
     };
     match done {

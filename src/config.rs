@@ -29,4 +29,4 @@ pub use load::{Effective, Loaded, Sources, reload_differences, reloadable_differ
 pub use secret::Secret;
 pub use settings::*;
 pub use show::{effective_json, effective_table};
-pub use syntax::parse_duration;
+pub use syntax::{check_log_level, parse_duration};

@@ -21,6 +21,8 @@ pub mod clock;
 pub mod config;
 pub mod delivery;
 pub mod event;
+#[cfg(any(fuzzing, test))]
+pub mod fuzzing;
 pub mod http;
 pub mod queue;
 pub mod reads;

@@ -21,6 +21,8 @@ mod entry;
 mod epochs;
 mod fetch;
 mod flights;
+#[cfg(any(fuzzing, test))]
+pub(crate) mod fuzzing;
 mod key;
 mod lifetime;
 #[cfg(test)]

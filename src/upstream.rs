@@ -6,6 +6,8 @@ mod circuit;
 mod clients;
 mod exchange;
 mod failure;
+#[cfg(any(fuzzing, test))]
+pub(crate) mod fuzzing;
 mod key;
 mod mask;
 mod retry_after;

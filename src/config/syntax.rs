@@ -16,6 +16,7 @@ pub(crate) use list::List;
 pub(crate) use network::{Address, BaseUrl, Host, Required, UrlPath};
 pub(crate) use number::{Count, FileMode, Ratio};
 pub(crate) use size::{GIB, KIB, MIB, Size, TIB};
+pub use text::check_log_level;
 pub(crate) use text::{Directives, FilePath, Key, key_text};
 
 /// A value as it was written. The file's numbers and booleans are their texts.

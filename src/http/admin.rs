@@ -48,6 +48,15 @@ pub use status::{
     CacheStatus, DamageStatus, EventCounts, LaneStatus, QueueStatus, Ready, Status, UpstreamStatus,
 };
 
+/// The paths, in words.
+#[cfg(test)]
+pub(super) use route::PATHS;
+
+/// Whether this listener has a method at a path.
+pub(super) fn takes(method: &Method, path: &str) -> bool {
+    route::action(method, path).is_ok()
+}
+
 const CONNECTIONS: usize = 64;
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 /// Bodies hold a few options.
@@ -176,6 +185,10 @@ impl<O: Operations> Service<O> {
         let mut query = Query::parse(head.uri.query());
         match action {
             Action::Page => Ok(page::page()),
+            Action::OpenApi => {
+                query.end()?;
+                Ok(json_text(super::openapi::openapi_json().into_bytes()))
+            }
             Action::Status => {
                 query.end()?;
                 Ok(json(StatusCode::OK, &self.operations.status()))
@@ -254,6 +267,13 @@ struct Remaining {
     remaining: u64,
 }
 
+/// 200 with this JSON.
+fn json_text(text: Vec<u8>) -> Response<Body> {
+    let mut response = Response::new(Body::from(text));
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+}
+
 /// An answer in JSON.
 fn json(status: StatusCode, document: &impl Serialize) -> Response<Body> {
     let Ok(mut text) = serde_json::to_vec(document) else {
@@ -261,8 +281,7 @@ fn json(status: StatusCode, document: &impl Serialize) -> Response<Body> {
         return Problem::panicked().into_response();
     };
     text.push(b'\n');
-    let mut response = Response::new(Body::from(text));
+    let mut response = json_text(text);
     *response.status_mut() = status;
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     response
 }

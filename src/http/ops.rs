@@ -21,7 +21,14 @@ use crate::queue::Readiness;
 use crate::telemetry::Metrics;
 
 const CONNECTIONS: usize = 64;
-const PATHS: &str = "This listener has /metrics, /livez, /readyz and /startupz.";
+/// What this listener has, with what it is for.
+pub(super) const PATHS: [(&str, &str); 4] = [
+    ("/metrics", "The metrics, as Prometheus text"),
+    ("/livez", "Whether the process's own loops turn"),
+    ("/readyz", "Whether events can be accepted"),
+    ("/startupz", "Whether it has started"),
+];
+const NOT_AMONG: &str = "This listener has /metrics, /livez, /readyz and /startupz.";
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How the process is, as the probes ask.
@@ -99,7 +106,7 @@ impl OpsListener {
             .method_not_allowed_fallback(async || {
                 Problem::method_not_allowed("GET, HEAD").into_response()
             })
-            .fallback(async || Problem::not_among(PATHS).into_response())
+            .fallback(async || Problem::not_among(NOT_AMONG).into_response())
             .with_state(state);
         let limits = Limits {
             connections: CONNECTIONS,

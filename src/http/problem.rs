@@ -32,7 +32,6 @@ macro_rules! kinds {
         $(const $kind: Kind = Kind {
             name: $name, status: StatusCode::$status, title: $title, reason: $reason,
         };)*
-        #[cfg(test)]
         const KINDS: &[Kind] = &[$($kind),*];
     };
 }
@@ -76,6 +75,38 @@ kinds! {
     UNREACHABLE = "upstream-unreachable", BAD_GATEWAY, "invalid", "GMFY can't be reached";
     UPSTREAM_BROKE = "upstream-broken", BAD_GATEWAY, "invalid", "GMFY broke off its answer";
     UPSTREAM_TIMEOUT = "upstream-timeout", GATEWAY_TIMEOUT, "invalid", "GMFY did not answer";
+}
+
+/// The media type of problem documents.
+pub(super) const PROBLEM: &str = "application/problem+json";
+
+/// A kind of problem, for the description of the listeners.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Described {
+    pub(super) name: &'static str,
+    pub(super) status: u16,
+    pub(super) title: &'static str,
+}
+
+impl Described {
+    /// A document of this kind.
+    pub(super) fn example(&self) -> serde_json::Value {
+        serde_json::json!({
+            "type": format!("urn:gmfy-sidecar:problem:{}", self.name),
+            "title": self.title,
+            "status": self.status,
+            "detail": "What happened to this request, and what to do.",
+        })
+    }
+}
+
+/// Every kind of problem.
+pub(super) fn described() -> impl Iterator<Item = Described> {
+    KINDS.iter().map(|kind| Described {
+        name: kind.name,
+        status: kind.status.as_u16(),
+        title: kind.title,
+    })
 }
 
 /// Why a request is refused, as its caller is told.
@@ -255,7 +286,7 @@ impl Problem {
         let mut response = Response::new(Body::from(body));
         *response.status_mut() = self.kind.status;
         let headers = response.headers_mut();
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static(PROBLEM));
         if let Some(after) = self.retry_after {
             headers.insert(RETRY_AFTER, HeaderValue::from(after.as_secs()));
         }

@@ -106,6 +106,7 @@ impl Operations for Operator {
                 "expected `level`, such as \"info,gmfy_sidecar::delivery=debug\"".to_owned()
             );
         }
+        crate::config::check_log_level(level)?;
         let log = self.log.as_ref().ok_or("the log is not this program's to change")?;
         log.set_level(level).map_err(|error| error.to_string())?;
         tracing::warn!(log.level = level, "an operator changed the level of the log");

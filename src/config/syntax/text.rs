@@ -78,6 +78,18 @@ impl Expected for Directives {
     }
 }
 
+/// Checks a level as the setting log.level is checked.
+///
+/// # Errors
+/// Says what was expected, and why this isn't it.
+pub fn check_log_level(level: &str) -> Result<(), String> {
+    let checked = Directives.parse(&Raw::Text(level.to_owned()));
+    checked.map(drop).map_err(|invalid| {
+        let why = invalid.because.map(|why| format!(": {why}")).unwrap_or_default();
+        format!("expected {}{why}", Directives.expected())
+    })
+}
+
 impl Syntax<String> for Directives {
     fn parse(&self, raw: &Raw) -> Result<String, Invalid> {
         let text = raw.text()?;

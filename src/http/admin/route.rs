@@ -14,10 +14,11 @@ pub(super) enum Action {
     Resume,
     LogLevel,
     SetLogLevel,
+    OpenApi,
 }
 
-const PATHS: &str = "This listener has the status page at /, and /api/status, /api/flush, \
-                     /api/delivery/pause, /api/delivery/resume, /api/log-level.";
+pub(in super::super) const PATHS: &str = "This listener has the status page at /, and /api/status, /api/flush, /api/delivery/pause, \
+     /api/delivery/resume, /api/log-level and /openapi.json.";
 const READ: &str = "GET, HEAD";
 const CHANGE: &str = "POST";
 const READ_OR_CHANGE: &str = "GET, HEAD, POST";
@@ -28,6 +29,7 @@ pub(super) fn action(method: &Method, path: &str) -> Result<Action, Problem> {
     let segments: Vec<_> = path.split('/').skip(1).take(5).collect();
     let (allow, action) = match segments.as_slice() {
         [] => (READ, Action::Page),
+        ["openapi.json"] => (READ, Action::OpenApi),
         ["api", "log-level"] if method == Method::POST => (READ_OR_CHANGE, Action::SetLogLevel),
         ["api", "log-level"] => (READ_OR_CHANGE, Action::LogLevel),
         ["api", "status"] => (READ, Action::Status),

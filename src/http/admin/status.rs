@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 /// The sidecar at one moment.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Status {
     pub version: String,
     /// Of the source that it was built from.
@@ -23,7 +24,7 @@ pub struct Status {
 }
 
 /// Whether events can be accepted.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Ready {
     pub ready: bool,
     /// Why not, in words.
@@ -31,7 +32,7 @@ pub struct Ready {
 }
 
 /// GMFY as delivery sees it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct UpstreamStatus {
     /// `up`, `retrying`, `open`, `paused` or `misconfigured`.
     pub state: String,
@@ -45,7 +46,7 @@ pub struct UpstreamStatus {
 }
 
 /// The queue on disk.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct QueueStatus {
     /// Events accepted and not yet settled.
     pub events: u64,
@@ -73,7 +74,7 @@ pub struct DamageStatus {
 }
 
 /// One of the lanes that deliver side by side.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct LaneStatus {
     pub lane: usize,
     /// `idle`, `waiting`, `sending`, `dead_letters_full`, `store_failing` or `stopped`.
@@ -88,7 +89,7 @@ pub struct LaneStatus {
 
 /// What became of events: accepted + recovered + requeued = delivered + dead_lettered + dropped
 /// + those that are queued.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct EventCounts {
     pub accepted: u64,
     pub duplicates: u64,
@@ -101,7 +102,7 @@ pub struct EventCounts {
 }
 
 /// The read cache.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct CacheStatus {
     pub entries: u64,
     pub bytes: u64,
