@@ -62,7 +62,7 @@ pub struct QueueStatus {
 
 /// Something of the queue's folder that was damaged. What was readable of it is kept; the events
 /// that were not are counted in `gmfy_events_dropped_total{reason="damaged"}`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct DamageStatus {
     /// The folder.
     pub what: String,
