@@ -223,7 +223,7 @@ fn status() -> Value {
         "uptime_seconds": 1, "ready": { "ready": true, "why": null }, "upstream": upstream(),
         "queue": {
             "events": 0, "bytes": 0, "capacity_bytes": 1_073_741_824,
-            "oldest_age_seconds": null, "durability": "sync",
+            "oldest_age_seconds": null, "durability": "sync", "damages": [],
         },
         "lanes": [], "dead_letters": 0,
         "events": {
