@@ -50,7 +50,7 @@ use tokio_util::sync::CancellationToken;
 pub use backoff::{Backoff, InvalidBackoff};
 pub use gate::UpstreamState;
 pub use outcome::{Outcome, classify, classify_status};
-pub use status::{Controls, LaneState, LaneStatus, Status};
+pub use status::{Controls, LaneState, LaneStatus, Status, WithLane};
 
 use crate::clock::Clock;
 use crate::config::{self, DeadLettersFull};

@@ -8,6 +8,7 @@
 //! - `generations` is the log on disk: a row of databases that are removed as a whole.
 //! - `frame` and `group` are its format. `dedupe` knows what was accepted lately. `keeper` and
 //!   `state` keep the cursors.
+//! - `letters` is what operators do with dead letters.
 //! - `open` and `recover` find what is there at a start. `salvage` reads frames from raw bytes,
 //!   whole or damaged; `repair` puts damaged files aside. `reserve` keeps room on a full disk.
 //! - `inspect` looks at a folder that no process holds: [`Folder`].
@@ -28,6 +29,7 @@ mod generations;
 mod group;
 mod inspect;
 mod keeper;
+mod letters;
 mod live;
 mod log;
 mod open;
@@ -49,11 +51,12 @@ pub use dead_letter::DeadLetter;
 pub use dedupe::{Answer, Begun, Dedupe, DedupeLimits, RequestKey, Underway};
 pub use generations::Damage;
 pub use inspect::{DeadLettersReport, Folder, GenerationReport, GenerationSummary};
+pub use letters::{DeadLetterPage, RequeueError, Requeued};
 pub use log::{
     BatchKey, Chunk, LaneCursor, LaneStart, Log, QueuedEvent, ReadLimit, Settlement, StoreError,
     StoredBatch,
 };
 pub use open::{OpenError, Options};
 pub use sequence::{PARTITIONS, Partition, Partitions, Sequence, SequenceRanges, UserHash};
-pub use store::{Changeable, Queue, ThreadPanicked, Threads};
+pub use store::{Changeable, Location, Queue, ThreadPanicked, Threads};
 pub use submission::{AppendError, Appended, Appender, Readiness, Submission};

@@ -1,10 +1,14 @@
-//! What the sidecar says about itself: logs, metrics, heartbeats.
+//! What the sidecar says about itself: logs, metrics, heartbeats, what becomes of events.
 
 pub mod heartbeat;
 pub mod ledger;
 pub mod logging;
 pub mod metrics;
+pub mod recent;
+pub mod stream;
 
 pub use heartbeat::{Heartbeats, Pulse};
 pub use ledger::{Counts, Ledger};
 pub use metrics::Metrics;
+pub use recent::Recent;
+pub use stream::EventStream;

@@ -21,10 +21,14 @@ use super::window::{Window, WindowLimit};
 use super::work::Work;
 use super::{Shared, Stop};
 use crate::config::OnUnknown;
-use crate::queue::{LaneCursor, LaneStart, Log, ReadLimit, Sequence, Settlement, StoreError};
+use crate::queue::{
+    LaneCursor, LaneStart, Log, QueuedEvent, ReadLimit, Sequence, Settlement, StoreError,
+};
 use crate::telemetry::Pulse;
 use crate::telemetry::heartbeat::{BEAT, STUCK};
 use crate::telemetry::ledger::DeadLetterReason;
+use crate::telemetry::recent::End;
+use crate::telemetry::stream::{EventOutcome, Happening};
 use crate::upstream::{Answer, BatchSink, SendError};
 
 const ENDPOINT: &str = "create_batch_events";
@@ -298,6 +302,7 @@ impl<L: Log, S: BatchSink> Lane<L, S> {
             self.save().await?;
         }
         let (result, took) = self.send().await;
+        self.shared.board.answered(self.index);
         self.pulse.beat();
         self.act(&result, took, permit).await
     }
@@ -341,6 +346,7 @@ impl<L: Log, S: BatchSink> Lane<L, S> {
             metrics.upstream_retries.with_label_values(&[ENDPOINT]).inc();
         }
         work.sent();
+        self.shared.board.sending(self.index, work);
         let key = work.trial().map(|trial| trial.key.to_string()).unwrap_or_default();
         let body = batch::body(work.trial_events());
         let sending = async {
@@ -393,6 +399,8 @@ impl<L: Log, S: BatchSink> Lane<L, S> {
         });
         let error = (outcome != Outcome::Delivered).then(|| reason.clone());
         self.shared.board.update(self.index, |lane| lane.last_error = error);
+        self.tell_attempt(outcome, status, len);
+        let Some(work) = &mut self.work else { return Ok(()) };
         match outcome {
             Outcome::Delivered => self.delivered(),
             Outcome::Transient => self.retry_later(retry_after),
@@ -414,12 +422,43 @@ impl<L: Log, S: BatchSink> Lane<L, S> {
                 let blamed = user.zip(status);
                 if blamed.is_none_or(|(user, status)| self.shared.gate.is_culprit(status, user)) {
                     self.bury_trial(DeadLetterReason::Rejected, result).await?;
+                } else {
+                    self.publish(EventOutcome::Retried, status);
                 }
             }
             Outcome::Rejected => work.rejected(),
             Outcome::Misconfigured => {}
         }
         Ok(())
+    }
+
+    /// Tells what became of the trial, unless its event may be to blame.
+    fn tell_attempt(&self, outcome: Outcome, status: Option<u16>, len: usize) {
+        match outcome {
+            Outcome::Delivered => {
+                let events = self.work.iter().flat_map(Work::trial_attempts);
+                self.shared.metrics.recent.note(End::Delivered, status, events);
+                self.publish(EventOutcome::Delivered, status);
+            }
+            Outcome::TooLarge | Outcome::Rejected if len == 1 => {}
+            Outcome::Transient
+            | Outcome::Unknown
+            | Outcome::TooLarge
+            | Outcome::Rejected
+            | Outcome::Misconfigured => self.publish(EventOutcome::Retried, status),
+        }
+    }
+
+    /// Tells those who follow what became of the trial's events.
+    fn publish(&self, outcome: EventOutcome, status: Option<u16>) {
+        let stream = &self.shared.metrics.stream;
+        if !stream.is_followed() {
+            return;
+        }
+        let Some(work) = &self.work else { return };
+        let batch = work.trial().map(|trial| trial.key.0);
+        let what = Happening { at: self.shared.clock.now(), outcome, batch, status };
+        stream.publish(what, work.trial_events().iter().map(QueuedEvent::subject));
     }
 
     fn delivered(&mut self) {

@@ -1,12 +1,13 @@
 //! What delivery says about itself while it runs, and the controls over it.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
 use super::gate::{Gate, UpstreamState};
+use super::work::Work;
 use super::{InvalidBackoff, Settings};
 use crate::clock::{Clock, Timestamp};
 use crate::queue::Sequence;
@@ -76,6 +77,7 @@ pub struct Status {
 #[derive(Debug)]
 pub(super) struct Board {
     lanes: Mutex<Vec<LaneStatus>>,
+    in_work: Mutex<Vec<InWork>>,
     /// How many callers wait for the queue to empty: nothing lingers then.
     pub(super) flushing: watch::Sender<usize>,
     /// Something was settled.
@@ -83,6 +85,23 @@ pub(super) struct Board {
     /// There may be room for dead letters again.
     pub(super) dead_letters_freed: Notify,
     buried: Mutex<Buried>,
+}
+
+/// The batch that a lane sent last.
+#[derive(Debug, Default)]
+struct InWork {
+    /// Sequences, each with how often it was sent.
+    events: Vec<(u64, u32)>,
+    /// So many of the first ones are on their way.
+    in_flight: usize,
+}
+
+/// Where an event stands with the lane that it is with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WithLane {
+    pub in_flight: bool,
+    /// How often it was sent.
+    pub attempts: u32,
 }
 
 /// Dead letters since they were last logged.
@@ -99,6 +118,7 @@ impl Board {
     pub(super) fn new() -> Self {
         Self {
             lanes: Mutex::default(),
+            in_work: Mutex::default(),
             flushing: watch::Sender::new(0),
             progress: Notify::new(),
             dead_letters_freed: Notify::new(),
@@ -109,6 +129,37 @@ impl Board {
     pub(super) fn set_lanes(&self, lanes: usize) {
         *self.lanes.lock().unwrap_or_else(PoisonError::into_inner) =
             vec![LaneStatus::default(); lanes];
+        self.in_work().resize_with(lanes, InWork::default);
+    }
+
+    fn in_work(&self) -> MutexGuard<'_, Vec<InWork>> {
+        self.in_work.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Notes that a lane sends its work's trial.
+    pub(super) fn sending(&self, lane: usize, work: &Work) {
+        if let Some(in_work) = self.in_work().get_mut(lane) {
+            in_work.events.clear();
+            in_work.events.extend(work.all_attempts());
+            in_work.in_flight = work.trial_events().len();
+        }
+    }
+
+    /// Notes that a lane's request is over.
+    pub(super) fn answered(&self, lane: usize) {
+        if let Some(in_work) = self.in_work().get_mut(lane) {
+            in_work.in_flight = 0;
+        }
+    }
+
+    fn with_lane(&self, sequence: Sequence) -> Option<WithLane> {
+        let in_work = self.in_work();
+        let mut found = in_work.iter().filter_map(|lane| {
+            let at = lane.events.iter().position(|(number, _)| *number == sequence.get())?;
+            let (_, attempts) = *lane.events.get(at)?;
+            Some(WithLane { in_flight: at < lane.in_flight, attempts })
+        });
+        found.next()
     }
 
     pub(super) fn update(&self, lane: usize, change: impl FnOnce(&mut LaneStatus)) {
@@ -220,6 +271,12 @@ impl Controls {
             letting_go: self.gate.let_go_status(),
             lanes: self.board.lanes(),
         }
+    }
+
+    /// Where an event stands, if it is in the batch that a lane is at or settled last.
+    #[must_use]
+    pub fn with_lane(&self, sequence: Sequence) -> Option<WithLane> {
+        self.board.with_lane(sequence)
     }
 
     /// Brings `gmfy_queue_oldest_age_seconds` up to date; for the scrape. (It grows by itself, so

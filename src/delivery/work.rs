@@ -91,6 +91,18 @@ impl Work {
         self.events.get(..len).unwrap_or(&self.events)
     }
 
+    /// The sequences of the trial's events, each with how often it was sent.
+    pub(super) fn trial_attempts(&self) -> impl Iterator<Item = (u64, u32)> + '_ {
+        let events = self.trial_events().iter().map(|event| event.sequence.get());
+        events.zip(self.attempts.iter().copied())
+    }
+
+    /// The sequences of all its events, each with how often it was sent.
+    pub(super) fn all_attempts(&self) -> impl Iterator<Item = (u64, u32)> + '_ {
+        let events = self.events.iter().map(|event| event.sequence.get());
+        events.zip(self.attempts.iter().copied())
+    }
+
     /// What is to be stored while the trial may be on its way.
     pub(super) fn stored_batch(&self) -> Option<StoredBatch> {
         let trial = self.trial.as_ref().filter(|trial| trial.stored)?;

@@ -9,11 +9,14 @@
 //! What is asked for is done by the [`Operations`] of the composition root.
 
 mod access;
+mod letters;
 mod operations;
 mod page;
 mod query;
 mod route;
+mod standing;
 mod status;
+mod stream;
 
 use std::net::SocketAddr;
 use std::panic::AssertUnwindSafe;
@@ -40,13 +43,19 @@ use super::problem::Problem;
 use super::request_body::{self, BodyLimits};
 use super::socket::{BindError, Socket};
 use crate::config::{Admin, Settings};
+use crate::queue::Sequence;
 
+pub use letters::{
+    DeadLetterDocument, DeadLettersDocument, DiscardedDocument, RequeuedDocument, RequeuedLetter,
+};
 pub use operations::Operations;
 use query::Query;
-use route::Action;
+use route::{Action, LettersAction};
+pub use standing::{EventStanding, EventState};
 pub use status::{
     CacheStatus, DamageStatus, EventCounts, LaneStatus, QueueStatus, Ready, Status, UpstreamStatus,
 };
+pub use stream::{EventNotice, FollowRequest, LostNotices};
 
 /// The paths, in words.
 #[cfg(test)]
@@ -223,6 +232,64 @@ impl<O: Operations> Service<O> {
                 let options: ResumeOptions = self.options(body, &head.headers).await?;
                 self.operations.resume(options.dead_letter_rejected).await?;
                 Ok(json(StatusCode::OK, &self.operations.status().upstream))
+            }
+            Action::DeadLetters => {
+                let after = query.number("after", 0, u64::MAX)?.map(Sequence::new);
+                let limit = query.number("limit", 1, letters::LONGEST_PAGE)?;
+                query.end()?;
+                let limit = limit.and_then(|limit| usize::try_from(limit).ok());
+                let limit = limit.unwrap_or(letters::PAGE);
+                let page = self.operations.dead_letters(after, limit).await?;
+                Ok(json(StatusCode::OK, &DeadLettersDocument::from(&page)))
+            }
+            Action::Letters(action) => {
+                query.end()?;
+                if head.method == Method::POST {
+                    let NoOptions {} = self.options(body, &head.headers).await?;
+                }
+                self.answer_letters(action).await
+            }
+            Action::Event(sequence) => {
+                query.end()?;
+                Ok(json(StatusCode::OK, &self.operations.event(sequence).await?))
+            }
+            Action::Follow => {
+                let request = FollowRequest::from_query(&mut query)?;
+                query.end()?;
+                let follower = self.operations.follow(request)?;
+                Ok(stream::answer(follower, self.stopping.clone()))
+            }
+        }
+    }
+
+    async fn answer_letters(&self, action: LettersAction) -> Result<Response<Body>, Problem> {
+        let missing = Problem::no_dead_letter;
+        match action {
+            LettersAction::Show(sequence) => {
+                let letter = self.operations.dead_letter(sequence).await?;
+                let letter = letter.ok_or_else(|| missing(sequence))?;
+                Ok(json(StatusCode::OK, &DeadLetterDocument::from(&letter)))
+            }
+            LettersAction::Requeue(sequence) => {
+                let requeued = self.operations.requeue(sequence).await?;
+                Ok(letters::requeued(vec![requeued.ok_or_else(|| missing(sequence))?]))
+            }
+            LettersAction::RequeueAll => {
+                let mut requeued = Vec::new();
+                match self.operations.requeue_all(&mut requeued).await {
+                    Ok(()) => Ok(letters::requeued(requeued)),
+                    Err(error) => Err(Problem::from(error).after_requeueing(requeued.len())),
+                }
+            }
+            LettersAction::Discard(sequence) => {
+                if !self.operations.discard(sequence).await? {
+                    return Err(missing(sequence));
+                }
+                Ok(json(StatusCode::OK, &DiscardedDocument { discarded: 1 }))
+            }
+            LettersAction::DiscardAll => {
+                let discarded = self.operations.discard_all().await?;
+                Ok(json(StatusCode::OK, &DiscardedDocument { discarded }))
             }
         }
     }

@@ -11,7 +11,8 @@ use serde::Serialize;
 
 use super::body::Body;
 use crate::event::{BodyError, EventError};
-use crate::queue::{AppendError, StoreError};
+use crate::queue::{AppendError, RequeueError, Sequence, StoreError};
+use crate::telemetry::stream::TooManyFollowers;
 use crate::upstream::{IdError, SendError};
 
 /// How many errors of events an answer lists; beyond, it says how many more there are.
@@ -52,6 +53,9 @@ kinds! {
     FOREIGN_SITE = "foreign-site", FORBIDDEN, "invalid", "The request comes from another site";
     BAD_QUERY = "bad-query", BAD_REQUEST, "invalid", "The query is not taken";
     BAD_OPTIONS = "bad-options", UNPROCESSABLE_ENTITY, "invalid", "The body's options are not taken";
+    NO_DEAD_LETTER = "no-dead-letter", NOT_FOUND, "invalid", "There is no such dead letter";
+    TOO_MANY_READERS = "too-many-readers", SERVICE_UNAVAILABLE, "busy",
+        "Too many read the stream of events";
     NOT_FOUND = "not-found", NOT_FOUND, "invalid", "There is nothing at this path";
     METHOD_NOT_ALLOWED = "method-not-allowed", METHOD_NOT_ALLOWED, "invalid",
         "The path does not take this method";
@@ -230,6 +234,24 @@ impl Problem {
         Self::new(&FOREIGN_SITE, detail)
     }
 
+    pub(super) fn no_dead_letter(sequence: Sequence) -> Self {
+        let detail = format!(
+            "Dead letter {sequence} was requeued or discarded, or never was. GET \
+             /api/events/{sequence} tells where the event stands."
+        );
+        Self::new(&NO_DEAD_LETTER, detail)
+    }
+
+    /// The same, when some dead letters were requeued before it.
+    pub(super) fn after_requeueing(mut self, count: usize) -> Self {
+        if count > 0 {
+            let detail = &self.detail;
+            self.detail =
+                format!("{count} dead letters are in the queue again; then: {detail}").into();
+        }
+        self
+    }
+
     pub(super) fn bad_query(detail: String) -> Self {
         Self::new(&BAD_QUERY, detail)
     }
@@ -377,6 +399,21 @@ impl From<StoreError> for Problem {
                 Self::new(&STOPPING, "It does nothing new any more.").retry_after(5)
             }
         }
+    }
+}
+
+impl From<RequeueError> for Problem {
+    fn from(error: RequeueError) -> Self {
+        match error {
+            RequeueError::Store(error) => error.into(),
+            RequeueError::Append(error) => error.into(),
+        }
+    }
+}
+
+impl From<TooManyFollowers> for Problem {
+    fn from(_: TooManyFollowers) -> Self {
+        Self::new(&TOO_MANY_READERS, "Close another one, or try again.").retry_after(5)
     }
 }
 

@@ -2,8 +2,9 @@
 
 use bytes::Bytes;
 
-use super::Sequence;
+use super::{Sequence, UserHash};
 use crate::clock::Timestamp;
+use crate::event::EventKind;
 use crate::telemetry::ledger::DeadLetterReason;
 
 /// See the module.
@@ -18,6 +19,10 @@ pub struct DeadLetter {
     /// How often it was sent, in batches or alone.
     pub attempts: u32,
     pub accepted_at: Timestamp,
+    /// When it was given up.
+    pub buried_at: Timestamp,
+    pub user: UserHash,
+    pub kind: EventKind,
     /// The wire form.
     pub event: Bytes,
 }

@@ -9,8 +9,9 @@ use tracing::error;
 use super::engine::{Database, EngineError, MAX_VALUE};
 use super::generations::Damage;
 use super::repair::{readable_entries, replace_entries};
-use super::{DeadLetter, Sequence};
+use super::{DeadLetter, Sequence, UserHash};
 use crate::clock::Timestamp;
+use crate::event::EventKind;
 use crate::telemetry::ledger::DeadLetterReason;
 
 /// Bytes of a record in one value.
@@ -23,6 +24,9 @@ struct Record {
     answer: String,
     attempts: u32,
     accepted_at: u64,
+    buried_at: u64,
+    user: u32,
+    kind: u8,
     event: Vec<u8>,
 }
 
@@ -147,8 +151,8 @@ impl DeadLetters {
         Ok(found > 0)
     }
 
-    /// Removes letters that are in the queue again, durably.
-    pub(super) fn forget_requeued(&mut self, letters: &[Sequence]) -> Result<(), EngineError> {
+    /// Removes letters, durably; those that are not there are passed over.
+    pub(super) fn remove_all(&mut self, letters: &[Sequence]) -> Result<(), EngineError> {
         let mut is_changed = false;
         for sequence in letters {
             is_changed |= self.remove(*sequence)?;
@@ -160,13 +164,15 @@ impl DeadLetters {
         Ok(())
     }
 
-    /// Up to `limit` letters from `from` on, ascending.
+    /// Up to `limit` letters from `from` on, ascending; none more once their events have `bytes`.
     pub(super) fn list(
         &self,
         from: Sequence,
         limit: usize,
+        bytes: usize,
     ) -> Result<Vec<DeadLetter>, EngineError> {
-        let mut letters = Vec::new();
+        let mut letters: Vec<DeadLetter> = Vec::new();
+        let mut taken = 0;
         let mut open: Option<(Sequence, Vec<u8>)> = None;
         let close = |open: Option<(Sequence, Vec<u8>)>, letters: &mut Vec<DeadLetter>| {
             let letter = open.and_then(|(sequence, bytes)| decode(sequence, &bytes));
@@ -178,13 +184,16 @@ impl DeadLetters {
             match &mut open {
                 Some((of, bytes)) if *of == sequence => bytes.extend_from_slice(value),
                 _ => {
+                    let before = letters.len();
                     close(open.take(), &mut letters);
-                    if letters.len() < limit {
-                        open = Some((sequence, value.to_vec()));
+                    taken += letters.iter().skip(before).map(|l| l.event.len()).sum::<usize>();
+                    if letters.len() >= limit || taken >= bytes {
+                        return false;
                     }
+                    open = Some((sequence, value.to_vec()));
                 }
             }
-            letters.len() < limit
+            true
         })?;
         close(open.take(), &mut letters);
         letters.truncate(limit);
@@ -206,6 +215,13 @@ fn encode(letter: &DeadLetter) -> Vec<u8> {
         answer: letter.answer.clone(),
         attempts: letter.attempts,
         accepted_at: letter.accepted_at.as_millis(),
+        buried_at: letter.buried_at.as_millis(),
+        user: letter.user.bits(),
+        kind: match letter.kind {
+            EventKind::Classic => 0,
+            EventKind::Action => 1,
+            EventKind::Unique => 2,
+        },
         event: letter.event.to_vec(),
     };
     // Fails only on types postcard can't express, of which a record has none.
@@ -222,6 +238,14 @@ fn decode(sequence: Sequence, bytes: &[u8]) -> Option<DeadLetter> {
         answer: record.answer,
         attempts: record.attempts,
         accepted_at: Timestamp::from_millis(record.accepted_at),
+        buried_at: Timestamp::from_millis(record.buried_at),
+        user: UserHash::from_bits(record.user),
+        kind: match record.kind {
+            0 => EventKind::Classic,
+            1 => EventKind::Action,
+            2 => EventKind::Unique,
+            _ => return None,
+        },
         event: Bytes::from(record.event),
     })
 }
@@ -229,6 +253,8 @@ fn decode(sequence: Sequence, bytes: &[u8]) -> Option<DeadLetter> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const ALL: usize = usize::MAX;
 
     fn letter(sequence: u64, size: usize) -> DeadLetter {
         DeadLetter {
@@ -238,6 +264,9 @@ mod tests {
             answer: "no".to_owned(),
             attempts: 3,
             accepted_at: Timestamp::from_millis(77),
+            buried_at: Timestamp::from_millis(88),
+            user: UserHash::of("ada"),
+            kind: EventKind::Unique,
             event: Bytes::from(vec![b'x'; size]),
         }
     }
@@ -250,16 +279,21 @@ mod tests {
         let mut store = DeadLetters::open(&path, 1 << 20).unwrap();
         store.bury(&letters).unwrap();
         store.bury(&[letter(9, 7_000)]).unwrap();
-        assert_eq!(store.list(Sequence::FIRST, 10).unwrap(), letters);
+        assert_eq!(store.list(Sequence::FIRST, 10, ALL).unwrap(), letters);
         let bytes = store.bytes;
         drop(store);
         let mut store = DeadLetters::open(&path, 1 << 20).unwrap();
         assert_eq!((store.count(), store.bytes), (3, bytes));
-        assert_eq!(store.list(Sequence::new(4), 1).unwrap(), letters[1..2]);
-        assert_eq!(store.list(Sequence::new(5), 2).unwrap(), letters[1..]);
+        assert_eq!(store.list(Sequence::new(4), 1, ALL).unwrap(), letters[1..2]);
+        assert_eq!(store.list(Sequence::new(5), 2, ALL).unwrap(), letters[1..]);
+        assert_eq!(store.list(Sequence::FIRST, 9, 1).unwrap(), letters[..1], "enough bytes");
+        assert_eq!(store.list(Sequence::FIRST, 9, 70_000).unwrap(), letters[..2]);
         assert!(store.remove(Sequence::new(5)).unwrap());
         assert!(!store.remove(Sequence::new(5)).unwrap());
-        assert_eq!(store.list(Sequence::FIRST, 10).unwrap(), [letter(3, 10), letter(9, 7_000)]);
+        assert_eq!(
+            store.list(Sequence::FIRST, 10, ALL).unwrap(),
+            [letter(3, 10), letter(9, 7_000)]
+        );
         assert_eq!(store.count(), 2);
     }
 
@@ -269,7 +303,7 @@ mod tests {
         let mut store = DeadLetters::open(&folder.path().join("d"), 5_000).unwrap();
         store.bury(&[letter(1, 3_000)]).unwrap();
         assert!(matches!(store.bury(&[letter(2, 10), letter(3, 3_000)]), Err(BuryError::Full)));
-        assert_eq!(store.list(Sequence::FIRST, 10).unwrap().len(), 1);
+        assert_eq!(store.list(Sequence::FIRST, 10, ALL).unwrap().len(), 1);
         store.bury(&[letter(2, 10)]).unwrap();
     }
 }

@@ -103,6 +103,16 @@ pub(super) enum Known {
     Requeued(u64),
 }
 
+impl Known {
+    /// The dead letter that is in the queue again.
+    pub(super) fn requeued(&self) -> Option<Sequence> {
+        match self {
+            Self::Requeued(origin) => Some(Sequence::new(*origin)),
+            Self::Event(_) | Self::Request(_) => None,
+        }
+    }
+}
+
 /// How a keyed request begins.
 #[derive(Debug)]
 pub enum Begun {

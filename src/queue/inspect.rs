@@ -226,7 +226,7 @@ impl Folder {
     #[must_use]
     pub fn dead_letters(&self) -> DeadLettersReport {
         let read = read_copy(&self.dir.join("dead-letters"), |copy| {
-            DeadLetters::open(copy, u64::MAX)?.list(Sequence::FIRST, usize::MAX)
+            DeadLetters::open(copy, u64::MAX)?.list(Sequence::FIRST, usize::MAX, usize::MAX)
         });
         match read {
             Ok(letters) => DeadLettersReport { letters: letters.unwrap_or_default(), damage: None },

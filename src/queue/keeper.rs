@@ -17,13 +17,14 @@ use tracing::{error, warn};
 use super::dead_letters::{BuryError, DeadLetters};
 use super::engine::EngineError;
 use super::generations::Generations;
+use super::letters::LettersTask;
 use super::live::Live;
 use super::open::STATE;
 use super::passed::Passed;
 use super::recover::count_lost;
 use super::reserve::Reserve;
 use super::state::{Change, LaneRecord, StateDb, put_lane, remove_generation, remove_lane, reseat};
-use super::{DeadLetter, LaneCursor, LaneStart, Sequence, Settlement, StoreError};
+use super::{DeadLetter, LaneCursor, LaneStart, Partition, Sequence, Settlement, StoreError};
 use crate::telemetry::heartbeat::BEAT;
 use crate::telemetry::ledger::DropReason;
 use crate::telemetry::{Ledger, Pulse};
@@ -55,10 +56,12 @@ pub(super) enum Task {
         changes: Vec<Change>,
         done: Done,
     },
-    ListDeadLetters {
-        from: Sequence,
-        limit: usize,
-        done: oneshot::Sender<Result<Vec<DeadLetter>, StoreError>>,
+    Letters(LettersTask),
+    /// Whether an event of this partition is settled.
+    IsSettled {
+        partition: Partition,
+        sequence: Sequence,
+        done: oneshot::Sender<Result<bool, StoreError>>,
     },
 }
 
@@ -72,6 +75,8 @@ pub(super) struct Keeper {
     /// The queue's folder.
     pub(super) dir: PathBuf,
     pub(super) dead_letters: DeadLetters,
+    /// Dead letters that are in the queue again, still to be deleted.
+    pub(super) requeued: Vec<Sequence>,
     pub(super) lanes: Vec<LaneRecord>,
     pub(super) pieces: HashMap<u8, u8>,
     pub(super) generations: Arc<Generations>,
@@ -158,14 +163,10 @@ impl Keeper {
                     let result = self.bury(&letters);
                     drop(done.send(result));
                 }
-                Task::ListDeadLetters { from, limit, done } => {
-                    let mut listed = self.dead_letters.list(from, limit);
-                    if let Err(error) = &listed
-                        && self.reopen_dead_letters(error)
-                    {
-                        listed = self.dead_letters.list(from, limit);
-                    }
-                    drop(done.send(listed.map_err(|error| StoreError::Io(error.to_string()))));
+                Task::Letters(task) => self.work_on_letters(task),
+                Task::IsSettled { partition, sequence, done } => {
+                    let passed = Passed::of(&self.lanes);
+                    drop(done.send(Ok(passed.contains(partition, sequence))));
                 }
             }
         }
@@ -313,7 +314,7 @@ impl Keeper {
     }
 
     /// A handle is of no use after an error; returns whether there is a new one.
-    fn reopen_dead_letters(&mut self, error: &EngineError) -> bool {
+    pub(super) fn reopen_dead_letters(&mut self, error: &EngineError) -> bool {
         self.give_way(error);
         match self.dead_letters.reopen(&self.dir) {
             Ok(damage) => {

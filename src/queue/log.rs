@@ -10,6 +10,7 @@ use super::{DeadLetter, Partition, Partitions, Sequence, SequenceRanges, UserHas
 use crate::clock::Timestamp;
 use crate::event::EventKind;
 use crate::telemetry::ledger::{DeadLetterReason, DropReason};
+use crate::telemetry::stream::Subject;
 
 /// An accepted event, as it waits for its delivery.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,6 +21,15 @@ pub struct QueuedEvent {
     pub accepted_at: Timestamp,
     /// The wire form.
     pub json: Bytes,
+}
+
+impl QueuedEvent {
+    /// As those who follow events are told of it.
+    #[must_use]
+    pub fn subject(&self) -> Subject<'_> {
+        let (sequence, user_hash) = (self.sequence.get(), self.user.bits());
+        Subject { sequence, user_hash, json: &self.json }
+    }
 }
 
 /// How much one read returns at most; always at least one event where there is one.

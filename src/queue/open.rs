@@ -90,6 +90,8 @@ pub(super) struct Opened {
     pub(super) appended: u64,
     /// An operator paused delivery.
     pub(super) paused: bool,
+    /// Dead letters that are in the queue again, still to be deleted.
+    pub(super) requeued: Vec<Sequence>,
     /// What is stored of what sealed generations know.
     pub(super) packs: VecDeque<PackRecord>,
     /// Events that were in the queue and are lost.
@@ -140,9 +142,13 @@ pub(super) fn open(options: &Options, dedupe: &Dedupe) -> Result<Opened, OpenErr
     let row = recover_row(dir, &generations, &stored, is_state_damaged, &mut recall);
     let mut row = row.map_err(folder)?;
     packs.append(&mut row.packs);
-    if let Err(error) = dead_letters.forget_requeued(&recall.requeued) {
-        warn!(error = %error, "dead letters that are in the queue again stay for now");
+    let requeued = recall.requeued;
+    let forgotten = dead_letters.remove_all(&requeued);
+    if let Err(error) = &forgotten {
+        warn!(error = %error, "dead letters that are in the queue again can't be deleted yet");
     }
+    // Those are hidden until they are.
+    let requeued = if forgotten.is_ok() { Vec::new() } else { requeued };
     let fresh = generations.start().unwrap_or(Sequence::FIRST);
     let mut lanes = complete(std::mem::take(&mut stored.lanes), fresh);
     let known = lanes.iter().map(LaneRecord::high).max().unwrap_or(0);
@@ -193,6 +199,7 @@ pub(super) fn open(options: &Options, dedupe: &Dedupe) -> Result<Opened, OpenErr
         current,
         next,
         paused: stored.paused,
+        requeued,
         appended: row.appended,
         lost,
         packs,

@@ -54,6 +54,20 @@ struct Shared {
     was_paused: bool,
     dedupe: Arc<Dedupe>,
     horizon: watch::Receiver<Sequence>,
+    /// Held by the one operator who works on dead letters.
+    letters_turn: Arc<tokio::sync::Mutex<()>>,
+}
+
+/// One operator's turn to work on dead letters.
+pub(super) type Turn = tokio::sync::OwnedMutexGuard<()>;
+
+/// Where an event stands in the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Location {
+    Queued,
+    Settled,
+    /// No event has this sequence, or it is lost.
+    Nowhere,
 }
 
 /// The queue's threads; to be joined once the queue is closed.
@@ -146,6 +160,7 @@ impl Queue {
             reserve: Arc::clone(&opened.reserve),
             must_rewrite: false,
             dead_letters: opened.dead_letters,
+            requeued: opened.requeued,
             lanes: opened.lanes,
             pieces: opened.pieces,
             generations: Arc::clone(&opened.generations),
@@ -206,6 +221,7 @@ impl Queue {
             live,
             max_bytes: options.max_bytes,
             was_paused: opened.paused,
+            letters_turn: Arc::default(),
             dedupe,
             horizon,
         };
@@ -247,20 +263,46 @@ impl Queue {
         self.shared.generations.damages()
     }
 
-    /// Up to `limit` dead letters behind `after`, ascending.
+    /// Waits for the turn to work on dead letters.
+    pub(super) async fn letters_turn(&self) -> Turn {
+        Arc::clone(&self.shared.letters_turn).lock_owned().await
+    }
+
+    /// The sequence behind the last event that is committed.
+    pub(super) fn end(&self) -> Sequence {
+        self.shared.tail.end()
+    }
+
+    /// Where an event stands in the log.
     ///
     /// # Errors
     /// When the disk fails.
-    pub async fn dead_letters(
-        &self,
-        after: Option<Sequence>,
-        limit: usize,
-    ) -> Result<Vec<DeadLetter>, StoreError> {
-        let from = after.map_or(Sequence::FIRST, Sequence::next);
-        self.ask(|done| Task::ListDeadLetters { from, limit, done }).await
+    pub async fn locate(&self, sequence: Sequence) -> Result<Location, StoreError> {
+        if sequence < Sequence::FIRST || sequence >= self.shared.tail.end() {
+            return Ok(Location::Nowhere);
+        }
+        let Some(event) = self.read_exactly(&[sequence]).await?.into_iter().next() else {
+            let start = self.shared.generations.start();
+            let is_behind = start.is_some_and(|start| sequence < start);
+            return Ok(if is_behind { Location::Settled } else { Location::Nowhere });
+        };
+        let partition = event.user.partition();
+        let is_settled = self.ask(|done| Task::IsSettled { partition, sequence, done }).await?;
+        Ok(if is_settled { Location::Settled } else { Location::Queued })
     }
 
-    async fn ask<T>(
+    pub(super) async fn append_in_turn(
+        &self,
+        submission: Submission,
+        turn: Option<Turn>,
+    ) -> Result<Appended, AppendError> {
+        if submission.is_void() {
+            return Ok(Appended::default());
+        }
+        self.hand_over(submission, turn).await
+    }
+
+    pub(super) async fn ask<T>(
         &self,
         task: impl FnOnce(oneshot::Sender<Result<T, StoreError>>) -> Task,
     ) -> Result<T, StoreError> {
@@ -290,11 +332,15 @@ impl Queue {
             }
             is_second = true;
             // The writer looks after it before each commit; what it answers to none doesn't matter.
-            drop(self.hand_over(Submission::default()).await);
+            drop(self.hand_over(Submission::default(), None).await);
         }
     }
 
-    async fn hand_over(&self, submission: Submission) -> Result<Appended, AppendError> {
+    async fn hand_over(
+        &self,
+        submission: Submission,
+        turn: Option<Turn>,
+    ) -> Result<Appended, AppendError> {
         let share = submission.bytes().clamp(WAITING_LEAST, WAITING_BYTES);
         let share = u32::try_from(share).unwrap_or(u32::MAX);
         let waiting = Arc::clone(&self.shared.waiting);
@@ -303,7 +349,7 @@ impl Queue {
         {
             let requests = self.shared.requests.lock().unwrap_or_else(PoisonError::into_inner);
             let requests = requests.as_ref().ok_or(AppendError::Closed)?;
-            let request = Request { submission, done, permit };
+            let request = Request { submission, done, permit, turn };
             requests.send(request).map_err(|_| AppendError::Closed)?;
         }
         // The writer answers each request that it took, unless it panicked on the way.
@@ -326,10 +372,7 @@ fn take<T>(slot: &Mutex<Option<T>>) {
 
 impl Appender for Queue {
     async fn append(&self, submission: Submission) -> Result<Appended, AppendError> {
-        if submission.is_void() {
-            return Ok(Appended::default());
-        }
-        self.hand_over(submission).await
+        self.append_in_turn(submission, None).await
     }
 
     fn begin(&self, key: RequestKey) -> Begun {

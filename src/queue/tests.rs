@@ -5,6 +5,7 @@ mod damage;
 mod fail_points;
 mod heartbeats;
 
+mod letters;
 mod repetition;
 mod running;
 
@@ -113,6 +114,22 @@ pub(super) fn submission(users: &[&str], size: usize) -> Submission {
         });
     }
     submission
+}
+
+fn letter(sequence: u64) -> DeadLetter {
+    let user = format!("u{sequence}");
+    DeadLetter {
+        sequence: Sequence::new(sequence),
+        reason: DeadLetterReason::Rejected,
+        status: Some(422),
+        answer: "bad".to_owned(),
+        attempts: 2,
+        accepted_at: Timestamp::from_millis(7),
+        buried_at: Timestamp::from_millis(8),
+        user: UserHash::of(&user),
+        kind: EventKind::Action,
+        event: bytes::Bytes::from(format!("{{\"userId\":\"{user}\",\"type\":\"t\"}}")),
+    }
 }
 
 /// Copies a folder.
@@ -362,22 +379,13 @@ async fn a_request_that_was_cut_off_is_dropped_whole() {
 async fn dead_letters_are_kept_apart_and_survive() {
     let dir = tempfile::tempdir().unwrap();
     let fixture = Fixture::open(dir.path());
-    let letter = |sequence| DeadLetter {
-        sequence: Sequence::new(sequence),
-        reason: DeadLetterReason::Rejected,
-        status: Some(422),
-        answer: "bad".to_owned(),
-        attempts: 2,
-        accepted_at: Timestamp::from_millis(7),
-        event: bytes::Bytes::from_static(b"{}"),
-    };
     fixture.queue.bury(vec![letter(4), letter(9)]).await.unwrap();
     assert_eq!(fixture.metrics.ledger.snapshot().dead_letters, 2);
     let crashed = copy_of(dir.path());
     let recovered = Fixture::open(crashed.path());
     assert_eq!(recovered.metrics.ledger.snapshot().dead_letters, 2);
     let listed = recovered.queue.dead_letters(Some(Sequence::new(4)), 10).await.unwrap();
-    assert_eq!(listed, [letter(9)]);
+    assert_eq!(listed, DeadLetterPage { letters: vec![letter(9)], next: None });
     let (first, _) = recovered.append(&["a"]).await;
     assert!(first > 9, "a sequence of a dead letter is not used again");
 }

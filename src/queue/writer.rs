@@ -18,16 +18,19 @@ use super::engine::{Database, EngineError};
 use super::generations::Generations;
 use super::group::{Group, GroupBuilder};
 use super::keeper::Task;
+use super::letters::LettersTask;
 use super::live::Live;
 use super::reserve::Reserve;
 use super::state::{
     Change, GenerationRecord, PIECE, PackRecord, Sealed, put_generation, put_pack, remove_pack,
     reserve,
 };
+use super::store::Turn;
 use super::tail::Tail;
-use super::{AppendError, Appended, Readiness, Sequence, Submission};
+use super::{AppendError, Appended, QueuedEvent, Readiness, Sequence, Submission};
 use crate::clock::{Clock, Timestamp};
 use crate::telemetry::heartbeat::BEAT;
+use crate::telemetry::stream::{EventOutcome, Happening};
 use crate::telemetry::{Metrics, Pulse};
 
 const GROUP_EVENTS: usize = 1024;
@@ -47,6 +50,8 @@ pub(super) struct Request {
     pub(super) done: oneshot::Sender<Result<Appended, AppendError>>,
     /// Its share of the memory that waiting requests may take; given back with the answer.
     pub(super) permit: OwnedSemaphorePermit,
+    /// Of a requeue: nobody else works on dead letters until it is done.
+    pub(super) turn: Option<Turn>,
 }
 
 /// What the writer knows of the generation it writes.
@@ -174,7 +179,7 @@ impl Writer {
         let mut answers = Vec::with_capacity(requests.len());
         let mut marks = 0;
         let mut duplicates = 0;
-        for Request { mut submission, done, permit } in requests {
+        for Request { mut submission, done, permit, turn } in requests {
             let mut repeated = 0;
             if submission.is_marked() {
                 let (is_new, added) = self.dedupe.add_events(submission.marks(), at);
@@ -186,8 +191,8 @@ impl Writer {
             }
             duplicates += repeated;
             let (appended, key) = builder.push(submission, repeated);
-            // A key stays taken until the commit is done.
-            answers.push((done, appended, (key, permit)));
+            // A key, or a turn, stays taken until the commit is done.
+            answers.push((done, appended, (key, permit, turn)));
         }
         let group = builder.finish();
         // Failed or not, these sequences are never used again.
@@ -302,7 +307,8 @@ impl Writer {
             current.database.insert(&frame.key, &frame.value)?;
         }
         current.database.flush()?;
-        match self.live.interval() {
+        match self.live.interval().filter(|_| group.requeued == 0) {
+            // A requeue's too: its dead letters are about to be deleted.
             None => {
                 current.database.sync()?;
                 // All that was written before is synced with it.
@@ -424,6 +430,11 @@ impl Writer {
             for known in &group.known {
                 self.pack.push(at, known, PIECE);
             }
+            let requeued: Vec<_> = group.known.iter().filter_map(Known::requeued).collect();
+            if !requeued.is_empty() {
+                // Without a keeper nobody asks for dead letters; the next start deletes them.
+                drop(self.keeper.send(Task::Letters(LettersTask::Requeued(requeued))));
+            }
             let answers = group.known.into_iter().filter_map(|known| match known {
                 Known::Request(answer) => Some(*answer),
                 Known::Event(_) | Known::Requeued(_) => None,
@@ -441,6 +452,11 @@ impl Writer {
                 *total += more;
             }
         });
+        if self.metrics.stream.is_followed() {
+            let outcome = EventOutcome::Accepted;
+            let what = Happening { at, outcome, batch: None, status: None };
+            self.metrics.stream.publish(what, group.events.iter().map(QueuedEvent::subject));
+        }
         self.metrics.commit_events.observe(f64::from(u32::try_from(count).unwrap_or(u32::MAX)));
         self.tail.push(group.end, group.events);
     }

@@ -9,14 +9,19 @@ use crate::clock::{Clock, Timestamp};
 use crate::config::Durability;
 use crate::delivery::Controls;
 use crate::http::admin::{
-    CacheStatus, DamageStatus, EventCounts, LaneStatus, Operations, QueueStatus, Ready, Status,
-    UpstreamStatus,
+    CacheStatus, DamageStatus, EventCounts, EventStanding, EventState, FollowRequest, LaneStatus,
+    Operations, QueueStatus, Ready, Status, UpstreamStatus,
 };
 use crate::http::readiness_text;
-use crate::queue::{Appender as _, Damage, Queue, StoreError};
+use crate::queue::{
+    Appender as _, Damage, DeadLetter, DeadLetterPage, Location, Queue, RequeueError, Requeued,
+    Sequence, StoreError, UserHash,
+};
 use crate::reads::{self, Reads};
 use crate::telemetry::Metrics;
 use crate::telemetry::logging::LogHandle;
+use crate::telemetry::recent::End;
+use crate::telemetry::stream::{Filter, Follower, TooManyFollowers};
 
 /// See the module.
 #[derive(Debug)]
@@ -39,6 +44,14 @@ impl Operator {
             false => readiness_text(self.queue.ready()),
         };
         Ready { ready: why.is_none(), why: why.map(str::to_owned) }
+    }
+
+    /// Logs what an operator did with dead letters, and tells lanes that wait for room.
+    fn changed(&self, what: &'static str, dead_letters: usize) {
+        if dead_letters > 0 {
+            tracing::info!(dead_letters, "an operator {what} dead letters");
+            self.controls.dead_letters_freed();
+        }
     }
 }
 
@@ -127,6 +140,76 @@ impl Operations for Operator {
         self.controls.resume(dead_letter_rejected);
         tracing::info!(dead_letter_rejected, "an operator resumed delivery");
         self.queue.keep_paused(false).await
+    }
+
+    async fn dead_letters(
+        &self,
+        after: Option<Sequence>,
+        limit: usize,
+    ) -> Result<DeadLetterPage, StoreError> {
+        self.queue.dead_letters(after, limit).await
+    }
+
+    async fn dead_letter(&self, sequence: Sequence) -> Result<Option<DeadLetter>, StoreError> {
+        self.queue.dead_letter(sequence).await
+    }
+
+    async fn requeue(&self, sequence: Sequence) -> Result<Option<Requeued>, RequeueError> {
+        let requeued = self.queue.requeue(sequence).await?;
+        self.changed("requeued", requeued.iter().len());
+        Ok(requeued)
+    }
+
+    async fn requeue_all(&self, requeued: &mut Vec<Requeued>) -> Result<(), RequeueError> {
+        let done = self.queue.requeue_all(requeued).await;
+        self.changed("requeued", requeued.len());
+        done
+    }
+
+    async fn discard(&self, sequence: Sequence) -> Result<bool, StoreError> {
+        let is_gone = self.queue.discard(sequence).await?;
+        self.changed("discarded", usize::from(is_gone));
+        Ok(is_gone)
+    }
+
+    async fn discard_all(&self) -> Result<u64, StoreError> {
+        let discarded = self.queue.discard_all().await?;
+        self.changed("discarded", usize::try_from(discarded).unwrap_or(usize::MAX));
+        Ok(discarded)
+    }
+
+    async fn event(&self, sequence: Sequence) -> Result<EventStanding, StoreError> {
+        let seq = sequence.get();
+        let standing = |state, attempts, status| EventStanding { seq, state, attempts, status };
+        if let Some(ended) = self.metrics.recent.find(seq) {
+            let state = match ended.end {
+                End::Delivered => EventState::Delivered,
+                End::Dropped => EventState::Dropped,
+            };
+            return Ok(standing(state, ended.attempts, ended.status));
+        }
+        if let Some(letter) = self.queue.dead_letter(sequence).await? {
+            return Ok(standing(EventState::DeadLettered, letter.attempts, letter.status));
+        }
+        let with_lane = self.controls.with_lane(sequence);
+        let attempts = with_lane.map_or(0, |lane| lane.attempts);
+        Ok(match self.queue.locate(sequence).await? {
+            Location::Nowhere => standing(EventState::Unknown, 0, None),
+            Location::Settled => standing(EventState::Settled, 0, None),
+            Location::Queued if with_lane.is_some_and(|lane| lane.in_flight) => {
+                standing(EventState::InFlight, attempts, None)
+            }
+            Location::Queued => standing(EventState::Queued, attempts, None),
+        })
+    }
+
+    fn follow(&self, request: FollowRequest) -> Result<Follower, TooManyFollowers> {
+        let user = request.user.map(|user| {
+            let hash = UserHash::of(&user).bits();
+            (user, hash)
+        });
+        let FollowRequest { event_type, outcome, .. } = request;
+        self.metrics.stream.follow(Filter { user, event_type, outcome })
     }
 }
 

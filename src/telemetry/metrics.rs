@@ -9,6 +9,8 @@ use prometheus::{
 
 use super::heartbeat::Heartbeats;
 use super::ledger::{Ledger, LedgerCollector};
+use super::recent::Recent;
+use super::stream::EventStream;
 
 /// From 50 µs to 2.5 s: what an acknowledgement, a commit or a local answer takes.
 const LOCAL_SECONDS: &[f64] = &[
@@ -92,6 +94,9 @@ pub struct Metrics {
     pub ledger: Arc<Ledger>,
     /// No metric, but kept by the same parts: the beats that `/livez` looks at.
     pub heartbeats: Heartbeats,
+    /// No metrics either: what becomes of events, as it happens, and what became of the last ones.
+    pub stream: Arc<EventStream>,
+    pub recent: Recent,
     pub events_rejected: IntCounterVec,
     /// Identities forgotten before `events.dedupe_window` was over.
     pub dedupe_forgotten: IntCounter,
@@ -234,6 +239,8 @@ impl Metrics {
             )?,
             ledger,
             heartbeats: Heartbeats::default(),
+            stream: Arc::default(),
+            recent: Recent::default(),
             registry: registry.clone(),
         };
         let build = gauges(

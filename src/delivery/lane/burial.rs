@@ -8,6 +8,8 @@ use crate::delivery::status::LaneState;
 use crate::queue::{DeadLetter, Log, QueuedEvent, StoreError};
 use crate::telemetry::heartbeat::STUCK;
 use crate::telemetry::ledger::{DeadLetterReason, DropReason};
+use crate::telemetry::recent::End;
+use crate::telemetry::stream::{EventOutcome, Happening};
 use crate::upstream::{Answer, BatchSink, SendError};
 
 /// How often a lane looks by itself whether there is room for dead letters again.
@@ -78,6 +80,7 @@ impl<L: Log, S: BatchSink> Lane<L, S> {
         if events.is_empty() {
             return Ok(());
         }
+        let buried_at = self.shared.clock.now();
         let letters: Vec<_> = events
             .iter()
             .map(|(event, attempts)| DeadLetter {
@@ -87,6 +90,9 @@ impl<L: Log, S: BatchSink> Lane<L, S> {
                 answer: answer.to_owned(),
                 attempts: *attempts,
                 accepted_at: event.accepted_at,
+                buried_at,
+                user: event.user,
+                kind: event.kind,
                 event: event.json.clone(),
             })
             .collect();
@@ -113,6 +119,7 @@ impl<L: Log, S: BatchSink> Lane<L, S> {
         for (event, _) in &events {
             self.window.settle(event);
         }
+        self.tell_burial(&events, stored, status);
         if stored {
             self.pending.dead_lettered.push((reason, count));
         } else {
@@ -124,6 +131,19 @@ impl<L: Log, S: BatchSink> Lane<L, S> {
             tracing::warn!(dead_letters, stored, reason, status, sequence, "events were given up");
         }
         Ok(())
+    }
+
+    fn tell_burial(&self, events: &[(QueuedEvent, u32)], stored: bool, status: Option<u16>) {
+        let metrics = &self.shared.metrics;
+        let outcome = if stored { EventOutcome::DeadLettered } else { EventOutcome::Dropped };
+        if !stored {
+            let attempts = events.iter().map(|(event, attempts)| (event.sequence.get(), *attempts));
+            metrics.recent.note(End::Dropped, status, attempts);
+        }
+        if metrics.stream.is_followed() {
+            let what = Happening { at: self.shared.clock.now(), outcome, batch: None, status };
+            metrics.stream.publish(what, events.iter().map(|(event, _)| event.subject()));
+        }
     }
 
     /// Waits for room among the dead letters.

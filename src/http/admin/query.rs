@@ -27,7 +27,6 @@ impl<'a> Query<'a> {
         Some(self.parameters.remove(at).1)
     }
 
-    #[cfg_attr(not(test), expect(dead_code, reason = "the dead letters' paging comes next"))]
     /// A whole number from `least` to `most`.
     pub(super) fn number(
         &mut self,

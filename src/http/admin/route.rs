@@ -3,6 +3,7 @@
 use http::Method;
 
 use super::super::problem::Problem;
+use crate::queue::Sequence;
 
 /// What a request asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -15,13 +16,32 @@ pub(super) enum Action {
     LogLevel,
     SetLogLevel,
     OpenApi,
+    DeadLetters,
+    Letters(LettersAction),
+    /// The stream of what becomes of events.
+    Follow,
+    Event(Sequence),
 }
 
-pub(in super::super) const PATHS: &str = "This listener has the status page at /, and /api/status, /api/flush, /api/delivery/pause, \
-     /api/delivery/resume, /api/log-level and /openapi.json.";
+/// What is to be done with dead letters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum LettersAction {
+    Show(Sequence),
+    Requeue(Sequence),
+    RequeueAll,
+    Discard(Sequence),
+    DiscardAll,
+}
+
+pub(in super::super) const PATHS: &str = "This listener has the status page at /, and /api/status, /api/flush, \
+                     /api/delivery/pause, /api/delivery/resume, /api/log-level, \
+                     /api/dead-letters, /api/dead-letters/{seq}, /api/dead-letters/{seq}/requeue, \
+                     /api/dead-letters/requeue, /api/dead-letters/discard, /api/events/stream, \
+                     /api/events/{seq} and /openapi.json.";
 const READ: &str = "GET, HEAD";
 const CHANGE: &str = "POST";
 const READ_OR_CHANGE: &str = "GET, HEAD, POST";
+const LETTER: &str = "GET, HEAD, DELETE";
 
 /// Finds what a method asks for at a raw path, with or without the last slash.
 pub(super) fn action(method: &Method, path: &str) -> Result<Action, Problem> {
@@ -36,6 +56,20 @@ pub(super) fn action(method: &Method, path: &str) -> Result<Action, Problem> {
         ["api", "flush"] => (CHANGE, Action::Flush),
         ["api", "delivery", "pause"] => (CHANGE, Action::Pause),
         ["api", "delivery", "resume"] => (CHANGE, Action::Resume),
+        ["api", "dead-letters"] => (READ, Action::DeadLetters),
+        ["api", "dead-letters", "requeue"] => (CHANGE, Action::Letters(LettersAction::RequeueAll)),
+        ["api", "dead-letters", "discard"] => (CHANGE, Action::Letters(LettersAction::DiscardAll)),
+        ["api", "dead-letters", seq] if *method == Method::DELETE => {
+            (LETTER, Action::Letters(LettersAction::Discard(sequence(seq)?)))
+        }
+        ["api", "dead-letters", seq] => {
+            (LETTER, Action::Letters(LettersAction::Show(sequence(seq)?)))
+        }
+        ["api", "dead-letters", seq, "requeue"] => {
+            (CHANGE, Action::Letters(LettersAction::Requeue(sequence(seq)?)))
+        }
+        ["api", "events", "stream"] => (READ, Action::Follow),
+        ["api", "events", seq] => (READ, Action::Event(sequence(seq)?)),
         _ => return Err(Problem::not_among(PATHS)),
     };
     if allow.split(", ").any(|allowed| allowed == method.as_str()) {
@@ -43,6 +77,12 @@ pub(super) fn action(method: &Method, path: &str) -> Result<Action, Problem> {
     } else {
         Err(Problem::method_not_allowed(allow))
     }
+}
+
+fn sequence(text: &str) -> Result<Sequence, Problem> {
+    let is_number = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    let number = text.parse().ok().filter(|_| is_number);
+    number.map(Sequence::new).ok_or_else(|| Problem::not_among("A sequence is a whole number."))
 }
 
 #[cfg(test)]
@@ -63,6 +103,17 @@ mod tests {
             ("/api/log-level", 200, 200),
             ("/api/delivery/pause", 405, 200),
             ("/api/delivery/resume", 405, 200),
+            ("/api/dead-letters", 200, 405),
+            ("/api/dead-letters/7", 200, 405),
+            ("/api/dead-letters/7/requeue", 405, 200),
+            ("/api/dead-letters/requeue", 405, 200),
+            ("/api/dead-letters/discard", 405, 200),
+            ("/api/events/stream", 200, 405),
+            ("/api/events/18446744073709551615", 200, 405),
+            ("/api/events/18446744073709551616", 404, 404),
+            ("/api/events/+7", 404, 404),
+            ("/api/dead-letters/x", 404, 404),
+            ("/api/dead-letters//requeue", 404, 404),
             ("/api", 404, 404),
             ("/api//status", 404, 404),
             ("/api/status/x", 404, 404),
@@ -72,6 +123,9 @@ mod tests {
             assert_eq!(status(&Method::HEAD, path), read, "HEAD {path}");
             assert_eq!(status(&Method::POST, path), change, "POST {path}");
             assert_ne!(status(&Method::OPTIONS, path), 200, "OPTIONS {path}");
+            let deletes = if path == "/api/dead-letters/7" { 200 } else { 405 };
+            let delete = status(&Method::DELETE, path);
+            assert!(delete == deletes || delete == 404 && read == 404, "DELETE {path}");
         }
     }
 }

@@ -109,11 +109,11 @@ fn described() -> Vec<Described> {
         ("/api/dead-letters/{seq}", {
             let show = "One dead letter";
             let mut show = reading("show_dead_letter", show, "DeadLetter", letter, vec![seq()]);
-            show.problems.push("not-found");
+            show.problems.push("no-dead-letter");
             let mut discard = bare("discard_dead_letter", "Throws a dead letter away");
             discard.method = HttpMethod::Delete;
             discard.parameters = vec![seq()];
-            discard.problems.extend(["foreign-site", "not-found", "store-failed"]);
+            discard.problems.extend(["foreign-site", "no-dead-letter", "store-failed"]);
             discard.answers = vec![(
                 "200",
                 answer("It is gone.", JSON, content("Discarded", json!({ "discarded": 1 }))),
@@ -127,7 +127,7 @@ fn described() -> Vec<Described> {
                 requeued.clone(),
             );
             one.parameters = vec![seq()];
-            one.problems.extend(["not-found", "queue-full", "disk-full", "stopping"]);
+            one.problems.extend(["no-dead-letter", "queue-full", "disk-full", "stopping"]);
             one
         }),
         post("/api/dead-letters/requeue", {
@@ -142,7 +142,20 @@ fn described() -> Vec<Described> {
         }),
         get("/api/events/stream", {
             let what = "What becomes of events, as it happens";
-            read("follow_events", what, "text/event-stream", stream)
+            let mut follow = read("follow_events", what, "text/event-stream", stream);
+            let text = |name: &str, about: &str| {
+                let schema = json!({ "type": "string" });
+                parameter(ParameterIn::Query, name, about, false, schema)
+            };
+            let outcomes = crate::telemetry::stream::EventOutcome::ALL.map(|one| one.as_str());
+            let outcome = json!({ "type": "string", "enum": outcomes });
+            follow.parameters = vec![
+                text("user", "Only events of this user."),
+                text("type", "Only events of this type."),
+                parameter(ParameterIn::Query, "outcome", "Only this outcome.", false, outcome),
+            ];
+            follow.problems.push("too-many-readers");
+            follow
         }),
         get("/api/events/{seq}", {
             let what = "What became of one event";

@@ -128,15 +128,7 @@ async fn original(in_order: bool) -> Original {
 }
 
 pub(super) fn letter(sequence: u64) -> DeadLetter {
-    DeadLetter {
-        sequence: Sequence::new(sequence),
-        reason: DeadLetterReason::Rejected,
-        status: Some(422),
-        answer: "bad".to_owned(),
-        attempts: 2,
-        accepted_at: Timestamp::from_millis(7),
-        event: bytes::Bytes::from(vec![b'x'; 500]),
-    }
+    DeadLetter { event: bytes::Bytes::from(vec![b'x'; 500]), ..super::letter(sequence) }
 }
 
 /// All files of the queue; the lock and the reserve hold nothing.
@@ -253,7 +245,7 @@ async fn survives(original: &Original, harmed: &Path) {
         "{dropped} dropped of {unsettled}, {lost} lost"
     );
     let letters = fixture.queue.dead_letters(None, 1000).await.unwrap();
-    assert!(letters.iter().all(|letter| original.letters.contains(letter)));
+    assert!(letters.letters.iter().all(|letter| original.letters.contains(letter)));
     fixture.close();
     let fixture = Fixture::open_with(&small(harmed)).unwrap();
     assert_eq!(fixture.queue.damages(), [], "it is whole again");

@@ -88,7 +88,7 @@ async fn holds(dir: &Path, told: &Told) {
         }
     }
     let letters = fixture.queue.dead_letters(None, 10).await.unwrap();
-    let letters: Vec<u64> = letters.iter().map(|letter| letter.sequence.get()).collect();
+    let letters: Vec<u64> = letters.letters.iter().map(|letter| letter.sequence.get()).collect();
     assert!(told.buried.iter().all(|sequence| letters.contains(sequence)), "{letters:?}");
     let newest = told.accepted.keys().chain(found.keys()).max().copied().unwrap_or_default();
     let (first, _) = fixture.append(&["new"]).await;

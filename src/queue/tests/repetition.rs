@@ -96,32 +96,3 @@ async fn a_keyed_request_is_answered_as_before_across_a_crash() {
         assert_eq!(found, expected);
     }
 }
-
-#[tokio::test]
-async fn a_requeued_dead_letter_is_new_and_its_letter_goes_with_a_crash() {
-    let dir = tempfile::tempdir().unwrap();
-    let fixture = Fixture::open(dir.path());
-    fixture.queue.append(unique(&[1], None)).await.unwrap();
-    let letter = |sequence| DeadLetter {
-        sequence: Sequence::new(sequence),
-        reason: DeadLetterReason::Rejected,
-        status: Some(400),
-        answer: String::new(),
-        attempts: 1,
-        accepted_at: Timestamp::from_millis(1),
-        event: bytes::Bytes::from_static(b"{}"),
-    };
-    fixture.queue.bury(vec![letter(1), letter(9)]).await.unwrap();
-    let mut submission = Submission::with_capacity(1, 2);
-    submission.push_requeued(Sequence::FIRST, UserHash::of("u"), EventKind::Unique, b"{}");
-    let appended = fixture.queue.append(submission).await.unwrap();
-    assert_eq!(appended.accepted, 1);
-    let counts = fixture.metrics.ledger.snapshot();
-    assert_eq!((counts.requeued, counts.accepted.iter().sum::<u64>()), (1, 1));
-    // The process ends before the letter is deleted.
-    let crashed = copy_of(dir.path());
-    let reopened = Fixture::open(crashed.path());
-    let letters = reopened.queue.dead_letters(None, 10).await.unwrap();
-    assert_eq!(letters.iter().map(|l| l.sequence.get()).collect::<Vec<_>>(), [9]);
-    assert_eq!(reopened.read_all(1).await.len(), 2);
-}

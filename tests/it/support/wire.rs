@@ -107,14 +107,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
         }
         if reply.header("transfer-encoding") == Some("chunked") {
             loop {
-                let line = self.until(b"\r\n").await;
-                let length = std::str::from_utf8(&line).unwrap().trim();
-                let length = usize::from_str_radix(length, 16).unwrap();
-                let chunk = self.exactly(length + 2).await;
-                if length == 0 {
+                let chunk = self.chunk().await;
+                if chunk.is_empty() {
                     return reply;
                 }
-                reply.body.extend(&chunk[..length]);
+                reply.body.extend(chunk);
             }
         }
         match reply.header("content-length") {
@@ -122,6 +119,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
             None => reply.body = self.rest().await,
         }
         reply
+    }
+
+    /// Reads the next chunk of a chunked body; empty at its end.
+    pub(crate) async fn chunk(&mut self) -> Vec<u8> {
+        let line = self.until(b"\r\n").await;
+        let length = std::str::from_utf8(&line).unwrap().trim();
+        let length = usize::from_str_radix(length, 16).unwrap();
+        let mut chunk = self.exactly(length + 2).await;
+        chunk.truncate(length);
+        chunk
     }
 
     /// Reads an answer's head only.
