@@ -4,16 +4,24 @@
 //! stdout, logs to stderr.
 
 mod check;
+mod dead_letters;
 mod dev;
 mod health;
 mod output;
 mod queue;
 mod reload;
+mod remote;
 mod run;
 mod service;
 mod settings;
+mod shell;
 mod signals;
 mod simulate;
+mod status;
+mod table;
+mod tail;
+#[cfg(test)]
+mod tests;
 
 use std::process::ExitCode;
 
@@ -47,8 +55,18 @@ enum Command {
     Health(health::Arguments),
     /// Print the description of the listeners, as OpenAPI 3.1
     Openapi,
+    /// Show how the running sidecar stands: GMFY, queue, lanes, dead letters, cache
+    Status(status::Arguments),
+    /// See to the events that GMFY refused, with the running sidecar
+    DeadLetters(dead_letters::Arguments),
+    /// Follow events as they are accepted, delivered, refused
+    Tail(tail::Arguments),
     /// Look into a data folder that no process holds, and get its events out
     Queue(queue::Arguments),
+    /// Print a script that completes commands and flags in a shell
+    Completions(shell::CompletionsArgs),
+    /// Print the manual page
+    Man(shell::ManArgs),
 }
 
 /// Why a command ended without success.
@@ -87,7 +105,12 @@ pub fn main() -> ExitCode {
             output::line(&crate::http::openapi_json());
             Ok(ExitCode::SUCCESS)
         }
+        Command::Status(arguments) => status::run(&arguments),
+        Command::DeadLetters(arguments) => dead_letters::run(&arguments),
+        Command::Tail(arguments) => tail::run(&arguments),
         Command::Queue(arguments) => queue::run(&arguments),
+        Command::Completions(arguments) => Ok(shell::completions(&arguments)),
+        Command::Man(arguments) => shell::man(&arguments),
     };
     match done {
         Ok(status) => status,

@@ -20,6 +20,7 @@
     reason = "a test's failure is a panic, and its helpers serve several tests"
 )]
 
+mod admin;
 mod client;
 mod commands;
 mod crashes;

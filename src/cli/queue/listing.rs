@@ -4,6 +4,8 @@ use std::path::Path;
 
 use serde::Serialize;
 
+use crate::cli::table::Side;
+
 /// What an earlier start put aside because it was damaged.
 #[derive(Debug, Serialize)]
 pub(super) struct Quarantined {
@@ -22,21 +24,9 @@ pub(super) fn quarantined(folder: &crate::queue::Folder) -> std::io::Result<Vec<
 
 /// Columns with their names above: the first to the left, the others to the right.
 pub(super) fn table(names: &[&str], rows: &[Vec<String>]) -> String {
-    let width = |column: usize, name: &str| {
-        let cells = rows.iter().filter_map(|row| row.get(column));
-        cells.map(|cell| cell.chars().count()).chain([name.chars().count()]).max().unwrap_or(0)
-    };
-    let widths: Vec<_> = names.iter().enumerate().map(|(at, name)| width(at, name)).collect();
-    let line = |cells: &mut dyn Iterator<Item = &str>| {
-        let cells = cells.zip(&widths).enumerate().map(|(at, (cell, width))| match at {
-            0 => format!("{cell:width$}"),
-            _ => format!("{cell:>width$}"),
-        });
-        cells.collect::<Vec<_>>().join("  ").trim_end().to_owned()
-    };
-    let mut lines = vec![line(&mut names.iter().copied())];
-    lines.extend(rows.iter().map(|row| line(&mut row.iter().map(String::as_str))));
-    lines.join("\n")
+    let side = |at| if at == 0 { Side::Left } else { Side::Right };
+    let columns: Vec<_> = names.iter().enumerate().map(|(at, name)| (*name, side(at))).collect();
+    crate::cli::table::table(&columns, rows)
 }
 
 /// The last part of a path.
