@@ -26,6 +26,11 @@ pub(super) fn status(status: &Status, paint: Paint) -> String {
     lines.push(row("dead letters", &dead_letters(status, paint)));
     lines.push(row("events", &events(status)));
     lines.push(row("read cache", &cache(status)));
+    for damage in &status.queue.damages {
+        let text =
+            format!("{}: {}; put aside in {}", damage.what, damage.reason, damage.quarantine);
+        lines.push(row("damaged", &paint.text(Colour::Bad, &cell(&text, 4 * LONGEST))));
+    }
     lines.push(String::new());
     lines.push(lanes(&status.lanes));
     lines.join("\n")
@@ -159,7 +164,9 @@ pub(super) fn span(duration: Duration) -> String {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
-    use crate::http::admin::{CacheStatus, EventCounts, QueueStatus, Ready, UpstreamStatus};
+    use crate::http::admin::{
+        CacheStatus, DamageStatus, EventCounts, QueueStatus, Ready, UpstreamStatus,
+    };
 
     /// A sidecar that waits for GMFY.
     pub(in crate::cli::status) fn status() -> Status {
@@ -188,6 +195,7 @@ pub(super) mod tests {
                 capacity_bytes: 1 << 30,
                 oldest_age_seconds: Some(61.4),
                 durability: "sync".to_owned(),
+                damages: Vec::new(),
             },
             lanes: vec![
                 lane(0, "waiting", 500, Some(61.4), Some("GMFY answered 503")),
@@ -228,9 +236,19 @@ pub(super) mod tests {
         let mut status = status();
         status.ready = Ready { ready: false, why: Some("the queue is full".to_owned()) };
         status.upstream.state = "misconfigured".to_owned();
+        status.queue.damages.push(DamageStatus {
+            what: "gen-1".to_owned(),
+            reason: "a bad checksum".to_owned(),
+            lost: vec![(3, 9)],
+            quarantine: "/data/quarantine/gen-1".to_owned(),
+        });
         let text = super::status(&status, Paint::ALWAYS);
         assert!(text.contains("\u{1b}[31mnot ready: the queue is full\u{1b}[0m"), "{text}");
         assert!(text.contains("\u{1b}[31mmisconfigured\u{1b}[0m"), "{text}");
+        assert!(
+            text.contains("damaged       \u{1b}[31mgen-1: a bad checksum; put aside in"),
+            "{text}"
+        );
         assert!(text.contains("\u{1b}[33m3 (gmfy-sidecar"), "{text}");
     }
 

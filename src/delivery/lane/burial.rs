@@ -119,7 +119,7 @@ impl<L: Log, S: BatchSink> Lane<L, S> {
         for (event, _) in &events {
             self.window.settle(event);
         }
-        self.tell_burial(&events, stored, status);
+        self.tell_given_up(&events, stored, status);
         if stored {
             self.pending.dead_lettered.push((reason, count));
         } else {
@@ -133,7 +133,13 @@ impl<L: Log, S: BatchSink> Lane<L, S> {
         Ok(())
     }
 
-    fn tell_burial(&self, events: &[(QueuedEvent, u32)], stored: bool, status: Option<u16>) {
+    /// Tells that these events became dead letters, or, if not `stored`, were dropped.
+    pub(super) fn tell_given_up(
+        &self,
+        events: &[(QueuedEvent, u32)],
+        stored: bool,
+        status: Option<u16>,
+    ) {
         let metrics = &self.shared.metrics;
         let outcome = if stored { EventOutcome::DeadLettered } else { EventOutcome::Dropped };
         if !stored {

@@ -16,18 +16,19 @@ impl<L: Log, S: BatchSink> Lane<L, S> {
         }
         let mut failures = 0;
         while self.window.begins_before(horizon) || self.work_begins_before(horizon) {
-            let mut dropped = self.window.take_before(horizon);
+            let waiting = self.window.take_before(horizon).into_iter();
+            let mut dropped: Vec<_> = waiting.map(|event| (event, 0)).collect();
             if self.work_begins_before(horizon)
                 && let Some(work) = &mut self.work
             {
-                let taken = work.take_if(usize::MAX, |event| event.sequence < horizon);
-                dropped.extend(taken.into_iter().map(|(event, _)| event));
+                dropped.extend(work.take_if(usize::MAX, |event| event.sequence < horizon));
             }
             // No wait between taking them out and settling them: no cursor is stored in between.
-            for event in &dropped {
+            for (event, _) in &dropped {
                 self.window.settle(event);
             }
             if !dropped.is_empty() {
+                self.tell_given_up(&dropped, false, None);
                 self.pending.dropped.push((DropReason::QueueFull, dropped.len() as u64));
             }
             self.save_pending().await?;
