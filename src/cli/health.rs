@@ -8,8 +8,9 @@ use std::time::Duration;
 use anyhow::Context as _;
 use clap::Args;
 
-use super::settings::SettingsArgs;
+use super::settings::{SettingsArgs, load};
 use super::{Failure, output};
+use crate::config::Settings;
 
 const TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -24,7 +25,7 @@ pub(super) struct Arguments {
 }
 
 pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
-    let settings = arguments.settings.load()?.settings;
+    let settings = settings(&arguments.settings)?;
     let probe = if arguments.ready { "/readyz" } else { "/livez" };
     let address = reachable(settings.ops.listen);
     let answer = ask(address, probe)
@@ -33,6 +34,19 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
     let text = answer.split_once("\r\n\r\n").map_or("", |(_, body)| body).trim();
     output::line(text);
     Ok(if status == "200" { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// The settings; where they say nothing of GMFY, all the same: a container's health check has its
+/// environment, but not the `--config` of its process, and only `ops.listen` counts here.
+fn settings(arguments: &SettingsArgs) -> Result<Settings, Failure> {
+    let mut sources = arguments.sources();
+    load(&sources)
+        .or_else(|failure| {
+            let unused = [("upstream.url", "http://localhost/"), ("upstream.api_key", "unused")];
+            sources.defaults.extend(unused.map(|(name, value)| (name, value.to_owned())));
+            load(&sources).map_err(|_| failure)
+        })
+        .map(|loaded| loaded.settings)
 }
 
 /// A listener on every address is reached by loopback.

@@ -412,7 +412,13 @@ impl Gate {
             // A single failure is no news; were it, a GMFY that fails now and then would fill logs.
             tracing::debug!(upstream.before = from, upstream.state = to, "GMFY changed its state");
         } else {
-            tracing::info!(upstream.before = from, upstream.state = to, "GMFY changed its state");
+            let why = state.why(current);
+            tracing::info!(
+                upstream.before = from,
+                upstream.state = to,
+                upstream.why = why,
+                "GMFY changed its state"
+            );
         }
     }
 

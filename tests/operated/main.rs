@@ -21,6 +21,7 @@ mod client;
 mod gmfy;
 mod idle;
 mod load;
+mod logs;
 #[path = "../e2e/process.rs"]
 mod process;
 mod prometheus;
