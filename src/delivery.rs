@@ -25,6 +25,7 @@ mod batch;
 mod breaker;
 mod change;
 mod concurrency;
+mod encoding;
 mod gate;
 mod lane;
 mod outcome;

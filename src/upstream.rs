@@ -84,13 +84,21 @@ pub enum SendError {
     Down { retry_in: Duration },
 }
 
+/// A batch as it is sent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum BatchBody {
+    Plain(Bytes),
+    /// Sent with `Content-Encoding: gzip`.
+    Gzip(Bytes),
+}
+
 /// Where delivery sends its batches; the client of GMFY implements it, and so do tests.
 pub trait BatchSink: Clone + Send + Sync + 'static {
     /// Sends one batch, once: no retry here. `body` is a JSON array of events in wire form, `key`
     /// its `Idempotency-Key`.
     fn send_batch(
         &self,
-        body: Bytes,
+        body: BatchBody,
         key: String,
     ) -> impl Future<Output = Result<Answer, SendError>> + Send;
 }
@@ -354,7 +362,7 @@ impl Shared {
 
     async fn send(
         &self,
-        body: Bytes,
+        body: BatchBody,
         key: &str,
         clock: &Clock,
         (target, deadline): (&Target, Instant),
@@ -364,7 +372,14 @@ impl Shared {
         let key = HeaderValue::from_str(key)
             .map_err(|_| SendError::Connect("the Idempotency-Key is no header".to_owned()))?;
         request.headers_mut().insert(IDEMPOTENCY_KEY, key);
-        *request.body_mut() = Some(body.into());
+        let bytes = match body {
+            BatchBody::Plain(bytes) => bytes,
+            BatchBody::Gzip(bytes) => {
+                request.headers_mut().insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+                bytes
+            }
+        };
+        *request.body_mut() = Some(bytes.into());
         let answer = timeout_at(deadline, target.clients.deliveries.execute(request))
             .await
             .map_err(|_| SendError::Timeout)?
@@ -394,7 +409,7 @@ impl Shared {
 impl BatchSink for Upstream {
     /// Times the exchange; what came of it is for delivery to judge and count. A 2xx whose body
     /// breaks off or stalls is an answer all the same.
-    async fn send_batch(&self, body: Bytes, key: String) -> Result<Answer, SendError> {
+    async fn send_batch(&self, body: BatchBody, key: String) -> Result<Answer, SendError> {
         let shared = &self.shared;
         let started = Instant::now();
         let target = shared.target();

@@ -13,6 +13,7 @@ use tokio::time::Instant;
 
 use super::backoff::at_least;
 use super::batch;
+use super::encoding::encode;
 use super::gate::{Leave, Permit, Report};
 use super::outcome::{Outcome, after_unknown, asks_for_quiet, classify};
 use super::size::BatchLimit;
@@ -349,7 +350,9 @@ impl<L: Log, S: BatchSink> Lane<L, S> {
         self.shared.board.sending(self.index, work);
         let key = work.trial().map(|trial| trial.key.to_string()).unwrap_or_default();
         let body = batch::body(work.trial_events());
+        let compress = self.shared.settings.delivery.compress;
         let sending = async {
+            let body = encode(body, compress).await;
             let result = self.sink.send_batch(body, key).await;
             (result, begun.elapsed())
         };

@@ -140,7 +140,7 @@ async fn read_request(socket: &mut (impl AsyncRead + Unpin)) -> Option<String> {
 }
 
 async fn send(upstream: &Upstream) -> Result<Answer, SendError> {
-    upstream.send_batch(Bytes::from_static(b"[{}]"), "key-1".to_owned()).await
+    upstream.send_batch(BatchBody::Plain(Bytes::from_static(b"[{}]")), "key-1".to_owned()).await
 }
 
 async fn text(passed: Passed) -> Result<String, SendError> {

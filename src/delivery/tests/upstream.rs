@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::time::Instant;
 
-use crate::upstream::{Answer, BatchSink, SendError};
+use crate::upstream::{Answer, BatchBody, BatchSink, SendError};
 
 /// An event as it arrived: its number and user.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize)]
@@ -129,7 +129,8 @@ impl FakeUpstream {
 }
 
 impl BatchSink for FakeUpstream {
-    async fn send_batch(&self, body: Bytes, key: String) -> Result<Answer, SendError> {
+    async fn send_batch(&self, body: BatchBody, key: String) -> Result<Answer, SendError> {
+        let BatchBody::Plain(body) = body else { panic!("not asked for") };
         let events: Vec<Arrived> = serde_json::from_slice(&body).unwrap();
         let flight = {
             let mut inner = self.inner.lock().unwrap();

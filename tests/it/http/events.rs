@@ -17,3 +17,20 @@ async fn an_event_is_taken_and_reaches_gmfy_byte_for_byte() {
     running.scrape().await.assert_balanced();
     assert_eq!(running.stop().await.remaining, 0);
 }
+
+#[tokio::test]
+async fn batches_are_compressed_where_the_settings_say_so() {
+    let running = Running::start(|settings| {
+        settings.delivery.compress = gmfy_sidecar::config::Compress::Gzip;
+    })
+    .await;
+    let event = r#"{"userId":"1","type":"register","x":1.50}"#;
+    let batch = format!("[{}]", [event; 300].join(","));
+    assert_eq!(post("/v1/events/batch/", batch).send(running.api()).await.status, 202);
+    eventually("they are delivered", || running.gmfy().counts().events == 300).await;
+    assert!(running.gmfy().events().iter().all(|applied| applied.text == event));
+    let requests = running.gmfy().requests();
+    let encoded = |headers: &http::HeaderMap| headers["content-encoding"] == "gzip";
+    assert!(requests.iter().all(|request| encoded(&request.headers)));
+    assert_eq!(running.stop().await.remaining, 0);
+}
