@@ -29,3 +29,23 @@ fn gzip(body: &[u8]) -> std::io::Result<Bytes> {
     encoder.write_all(body)?;
     encoder.finish().map(Bytes::from)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read as _;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_packed_body_unpacks_and_is_the_same_each_time() {
+        let body = Bytes::from(r#"[{"userId":"1","type":"t"}]"#.repeat(50));
+        let packed = encode(body.clone(), Compress::Gzip).await;
+        assert_eq!(packed, encode(body.clone(), Compress::Gzip).await);
+        let BatchBody::Gzip(packed) = packed else { panic!("{packed:?}") };
+        assert!(packed.len() < body.len() / 4);
+        let mut unpacked = Vec::new();
+        flate2::read::GzDecoder::new(&*packed).read_to_end(&mut unpacked).unwrap();
+        assert_eq!(unpacked, body);
+        assert_eq!(encode(body.clone(), Compress::None).await, BatchBody::Plain(body));
+    }
+}

