@@ -14,6 +14,7 @@ use serde_json::value::RawValue;
 
 use crate::config::{Events, Settings, Sources, UnknownEvents};
 use crate::event::{Event, Rules};
+pub use crate::queue::fuzzing::{frame, salvage};
 pub use crate::reads::fuzzing::{cache_control, query};
 pub use crate::upstream::fuzzing::{id, retry_after};
 

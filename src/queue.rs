@@ -25,6 +25,8 @@ mod engine;
 mod fault;
 mod format;
 mod frame;
+#[cfg(any(fuzzing, test))]
+pub(crate) mod fuzzing;
 mod generations;
 mod group;
 mod inspect;

@@ -8,7 +8,7 @@ use proptest::test_runner::{Config, TestRunner};
 
 type Target = (&'static str, fn(&[u8]));
 
-const TARGETS: [Target; 7] = [
+const TARGETS: [Target; 9] = [
     ("events", super::events),
     ("lines", super::lines),
     ("query", super::query),
@@ -16,6 +16,8 @@ const TARGETS: [Target; 7] = [
     ("retry_after", super::retry_after),
     ("cache_control", super::cache_control),
     ("settings", super::settings),
+    ("frame", super::frame),
+    ("salvage", super::salvage),
 ];
 
 fn seeds(target: &str) -> Vec<Vec<u8>> {
@@ -43,10 +45,10 @@ fn every_target_holds_for_its_seeds_and_what_is_near_them() {
         let seeds = seeds(name);
         assert!(seeds.len() >= 2, "{name} has no seeds");
         seeds.iter().for_each(|seed| target(seed));
-        // Settings cost a file each.
+        // Settings and salvage cost a file each.
         let cases = match (is_long, name) {
             (true, _) => 200_000,
-            (false, "settings") => 300,
+            (false, "settings" | "salvage") => 300,
             (false, _) => 3000,
         };
         let config = Config { cases, failure_persistence: None, ..Config::default() };
