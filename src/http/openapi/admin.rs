@@ -49,7 +49,8 @@ fn described() -> Vec<Described> {
     let stream = ContentBuilder::new().schema(Some(schema(json!({ "type": "string" })))).build();
     let letter = json!({
         "seq": 1, "reason": "rejected", "status": 422, "answer": "", "attempts": 1,
-        "accepted_at": "2026-01-01T00:00:00Z", "event": { "userId": "1", "type": "register" },
+        "accepted_at": "2026-01-01T00:00:00Z",
+        "dead_lettered_at": "2026-01-01T00:00:00Z", "event": { "userId": "1", "type": "register" },
     });
     let letters = json!({ "dead_letters": [letter], "next": null });
     let requeued = json!({ "requeued": [{ "seq": 1, "new_seq": 2 }] });
@@ -109,11 +110,16 @@ fn described() -> Vec<Described> {
         ("/api/dead-letters/{seq}", {
             let show = "One dead letter";
             let mut show = reading("show_dead_letter", show, "DeadLetter", letter, vec![seq()]);
-            show.problems.push("no-dead-letter");
+            show.problems.extend(["not-found", "no-dead-letter"]);
             let mut discard = bare("discard_dead_letter", "Throws a dead letter away");
             discard.method = HttpMethod::Delete;
             discard.parameters = vec![seq()];
-            discard.problems.extend(["foreign-site", "no-dead-letter", "store-failed"]);
+            discard.problems.extend([
+                "not-found",
+                "foreign-site",
+                "no-dead-letter",
+                "store-failed",
+            ]);
             discard.answers = vec![(
                 "200",
                 answer("It is gone.", JSON, content("Discarded", json!({ "discarded": 1 }))),
@@ -127,7 +133,13 @@ fn described() -> Vec<Described> {
                 requeued.clone(),
             );
             one.parameters = vec![seq()];
-            one.problems.extend(["no-dead-letter", "queue-full", "disk-full", "stopping"]);
+            one.problems.extend([
+                "not-found",
+                "no-dead-letter",
+                "queue-full",
+                "disk-full",
+                "stopping",
+            ]);
             one
         }),
         post("/api/dead-letters/requeue", {
@@ -159,7 +171,9 @@ fn described() -> Vec<Described> {
         }),
         get("/api/events/{seq}", {
             let what = "What became of one event";
-            reading("show_event", what, "EventState", event, vec![seq()])
+            let mut show = reading("show_event", what, "EventState", event, vec![seq()]);
+            show.problems.push("not-found");
+            show
         }),
         get("/openapi.json", {
             let any = ContentBuilder::new().schema(Some(schema(json!({ "type": "object" }))));

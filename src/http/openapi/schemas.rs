@@ -253,10 +253,11 @@ pub(super) fn written() -> Vec<(&'static str, Value)> {
             "DeadLetter",
             json!({
                 "type": "object",
-                "required": ["seq", "reason", "attempts", "accepted_at", "event"],
+                "required": ["seq", "reason", "attempts", "accepted_at", "dead_lettered_at", "event"],
                 "properties": {
                     "seq": count, "reason": string, "status": { "type": ["integer", "null"] },
                     "answer": optional, "attempts": count, "accepted_at": string,
+                    "dead_lettered_at": string,
                     "event": { "type": "object" },
                 },
             }),
