@@ -126,7 +126,10 @@ async fn the_python_client_works_by_changing_its_url() {
     };
     let gmfy = Gmfy::start(Faults::default()).await;
     let folder = tempfile::tempdir().unwrap();
-    let mut process = Process::spawn(sidecar(folder.path(), &gmfy.url, &["delivery.linger=20ms"]));
+    // The driver repeats its unique events and its reads, and all are to arrive, as they do without
+    // the sidecar.
+    let changes = ["delivery.linger=20ms", "events.dedupe_window=0", "reads.max_bytes=0"];
+    let mut process = Process::spawn(sidecar(folder.path(), &gmfy.url, &changes));
     let api = process.ready().await.api;
     let through = drive(&python, &format!("http://{api}/"), &gmfy).await;
 
