@@ -121,7 +121,9 @@ async fn live(lives: Vec<Life>, seed: u64) {
     assert!(letters.iter().all(|number| is_poison(*number)), "{letters:?}");
     let dead: u64 = counts.dead_lettered.values().sum();
     let dropped: u64 = counts.dropped.values().sum();
-    assert_eq!(letters.len() as u64, dead - counts.requeued);
+    // More, where a crash came between a burial and the cursor: then the event, still in the queue,
+    // is given up once more, or dropped.
+    assert!(letters.len() as u64 + counts.requeued >= dead, "a dead letter is gone unseen");
     // More, where GMFY took a batch, lost its answer, and then refused the same batch as too large.
     assert!(dead + dropped >= counts.appended - times.len() as u64, "one is gone unseen");
     // `appended` counts what was accepted and what was requeued.
