@@ -93,6 +93,9 @@ async fn a_key_rotated_as_kubernetes_does_is_taken_up_within_ten_seconds_and_sai
         .with_max_level(tracing::Level::INFO)
         .finish();
     let _guard = tracing::subscriber::set_default(subscriber);
+    // While there is one subscriber alone, tracing asks only the thread that comes to a line first
+    // whether anyone wants it: then that of another test decides.
+    let _second = tracing::Dispatch::new(tracing_subscriber::registry());
     let dir = tempfile::tempdir().unwrap();
     let api_key = Some("the-new-key".to_owned());
     let gmfy = Gmfy::with(Options { api_key, ..Options::default() }).await;
