@@ -3,55 +3,25 @@
 //! Five states, in order of precedence: paused by an operator, misconfigured, open (the breaker),
 //! retrying, up. A short lock guards them; it is never held across an await.
 
-use std::collections::BTreeMap;
+mod state;
+
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use rand::RngExt as _;
 use rand::rngs::StdRng;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::backoff::{Backoff, RETRY_AFTER_CAP};
-use super::breaker::{Breaker, PROBE_EVERY};
-use super::concurrency::Concurrency;
-use super::outcome::{Outcome, asks_for_quiet};
-use super::refusals::Refusals;
-use super::size::{BatchLimit, SizeLimit};
-use super::spacing::Spacing;
-use crate::queue::{Sequence, UserHash};
+pub use self::state::UpstreamState;
+use self::state::{Decision, State};
+pub(super) use self::state::{Delay, Waiter};
+use super::backoff::Backoff;
+use super::outcome::Outcome;
+use super::size::BatchLimit;
+use crate::queue::UserHash;
 use crate::telemetry::heartbeat::BEAT;
 use crate::telemetry::{Metrics, Pulse};
-
-/// While misconfigured, a probe goes out this often.
-const MISCONFIGURED_PROBE: Duration = Duration::from_secs(30);
-/// The state that GMFY is in, as seen by delivery. The text is the metric's label.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum UpstreamState {
-    Up,
-    Retrying,
-    /// The breaker is open: one probe at a time.
-    Open,
-    /// By an operator.
-    Paused,
-    /// Until a probe succeeds, the key changes, or someone resumes.
-    Misconfigured,
-}
-
-impl UpstreamState {
-    /// The metric's label value.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Up => "up",
-            Self::Retrying => "retrying",
-            Self::Open => "open",
-            Self::Paused => "paused",
-            Self::Misconfigured => "misconfigured",
-        }
-    }
-}
 
 /// Why a lane does not get to send.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,31 +30,6 @@ pub(super) enum Leave {
     Stopping,
     /// Lanes with other settings are to take over.
     Renewed,
-}
-
-#[derive(Debug)]
-struct State {
-    paused: bool,
-    misconfigured: Option<Misconfigured>,
-    breaker: Breaker,
-    concurrency: Concurrency,
-    /// None where `delivery.adaptive` is off.
-    spacing: Option<Spacing>,
-    size: SizeLimit,
-    probe_backoff: Backoff,
-    refusals: Refusals,
-    /// By a `Retry-After`.
-    quiet_until: Option<Instant>,
-    in_flight: usize,
-    probing: bool,
-    /// The lanes that wait to send, with their oldest event.
-    waiting: BTreeMap<usize, Sequence>,
-    announced: UpstreamState,
-    /// When the announced state began.
-    since: Instant,
-    /// What went wrong last, in words, until something is delivered.
-    last_failure: Option<String>,
-    rng: StdRng,
 }
 
 /// What the gate says of GMFY.
@@ -98,79 +43,6 @@ pub(super) struct Standing {
     pub(super) next_attempt: Option<Instant>,
 }
 
-#[derive(Clone, Debug)]
-struct Misconfigured {
-    reason: String,
-    next_probe: Instant,
-    /// GMFY refuses everything: the probe is a single event.
-    refuses_all: bool,
-}
-
-impl State {
-    fn current(&self, now: Instant) -> UpstreamState {
-        if self.paused {
-            UpstreamState::Paused
-        } else if self.misconfigured.is_some() {
-            UpstreamState::Misconfigured
-        } else if self.breaker.next_probe().is_some() {
-            UpstreamState::Open
-        } else if self.breaker.failures() > 0 || self.quiet_until.is_some_and(|until| until > now) {
-            UpstreamState::Retrying
-        } else {
-            UpstreamState::Up
-        }
-    }
-
-    /// Until when GMFY is to be left alone, by what it asked for.
-    fn quiet(&self, now: Instant) -> Option<Instant> {
-        let spaced = self.spacing.as_ref().and_then(Spacing::next);
-        self.quiet_until.max(spaced).filter(|until| *until > now)
-    }
-
-    /// A request goes out.
-    fn sent(&mut self, now: Instant) {
-        let jitter = self.rng.random();
-        if let Some(spacing) = &mut self.spacing {
-            spacing.sent(now, jitter);
-        }
-    }
-
-    /// GMFY asked for fewer requests.
-    fn refused(&mut self, now: Instant) {
-        let jitter = self.rng.random();
-        if let Some(spacing) = &mut self.spacing {
-            spacing.refused(now, jitter);
-        }
-    }
-
-    fn next_attempt(&self, now: Instant) -> Option<Instant> {
-        if self.paused {
-            return None;
-        }
-        let probe = self.misconfigured.as_ref().map(|misconfigured| misconfigured.next_probe);
-        probe.or(self.quiet(now)).or_else(|| self.breaker.next_probe())
-    }
-
-    fn why(&self, state: UpstreamState) -> Option<String> {
-        match state {
-            UpstreamState::Up => None,
-            UpstreamState::Paused => Some("an operator paused delivery".to_owned()),
-            UpstreamState::Misconfigured => self.misconfigured.as_ref().map(|m| m.reason.clone()),
-            UpstreamState::Retrying | UpstreamState::Open => self.last_failure.clone(),
-        }
-    }
-
-    fn clear_waits(&mut self, now: Instant) {
-        self.misconfigured = None;
-        self.quiet_until = None;
-        if let Some(spacing) = &mut self.spacing {
-            spacing.reset();
-        }
-        self.breaker.hurry(now);
-        self.refusals.restart();
-    }
-}
-
 /// How much goes out at once, and how soon again.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Pace {
@@ -178,15 +50,6 @@ pub(super) struct Pace {
     pub(super) adaptive: bool,
     pub(super) batch: BatchLimit,
     pub(super) backoff: Backoff,
-}
-
-enum Decision {
-    Send {
-        probe: bool,
-        alone: bool,
-    },
-    /// Until then, or until something changes.
-    Wait(Option<Instant>),
 }
 
 /// See the module.
@@ -199,35 +62,12 @@ pub(super) struct Gate {
 
 impl Gate {
     pub(super) fn new(pace: Pace, metrics: Arc<Metrics>, rng: StdRng) -> Self {
-        let state = State {
-            paused: false,
-            misconfigured: None,
-            breaker: Breaker::default(),
-            concurrency: Concurrency::new(pace.lanes, pace.adaptive),
-            spacing: pace.adaptive.then(|| Spacing::new(pace.backoff.ceiling(u32::MAX))),
-            size: SizeLimit::new(pace.batch),
-            probe_backoff: pace.backoff.capped(PROBE_EVERY),
-            refusals: Refusals::default(),
-            quiet_until: None,
-            in_flight: 0,
-            probing: false,
-            waiting: BTreeMap::new(),
-            announced: UpstreamState::Up,
-            since: Instant::now(),
-            last_failure: None,
-            rng,
-        };
-        Self { state: Mutex::new(state), changed: Notify::new(), metrics }
+        Self { state: Mutex::new(State::new(pace, rng)), changed: Notify::new(), metrics }
     }
 
     /// Goes on at another pace; what is known of GMFY stays.
     pub(super) fn adjust(&self, pace: Pace) {
-        let mut state = self.lock();
-        state.concurrency = Concurrency::new(pace.lanes, pace.adaptive);
-        state.spacing = pace.adaptive.then(|| Spacing::new(pace.backoff.ceiling(u32::MAX)));
-        state.size = SizeLimit::new(pace.batch);
-        state.probe_backoff = pace.backoff.capped(PROBE_EVERY);
-        drop(state);
+        self.lock().adjust(pace);
         self.changed.notify_waiters();
     }
 
@@ -235,14 +75,9 @@ impl Gate {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A permit to send, if there is one now. `oldest` is the first event that would go.
-    pub(super) fn try_enter(
-        self: &Arc<Self>,
-        lane: usize,
-        oldest: Sequence,
-        not_before: Option<Instant>,
-    ) -> Option<Permit> {
-        match self.decide(lane, oldest, not_before) {
+    /// A permit to send, if there is one now.
+    pub(super) fn try_enter(self: &Arc<Self>, lane: usize, waiter: Waiter) -> Option<Permit> {
+        match self.lock().decide(lane, waiter, Instant::now()) {
             Decision::Send { probe, alone } => {
                 Some(Permit { gate: Arc::clone(self), probe, alone })
             }
@@ -257,8 +92,7 @@ impl Gate {
     pub(super) async fn enter(
         self: &Arc<Self>,
         lane: usize,
-        oldest: Sequence,
-        not_before: Option<Instant>,
+        waiter: Waiter,
         (drain, renew): (&CancellationToken, &CancellationToken),
         pulse: &Pulse,
     ) -> Result<Permit, Leave> {
@@ -267,7 +101,12 @@ impl Gate {
             let changed = self.changed.notified();
             tokio::pin!(changed);
             changed.as_mut().enable();
-            let until = match self.decide(lane, oldest, not_before) {
+            let decision = {
+                let mut state = self.lock();
+                state.waiting.insert(lane, waiter);
+                state.decide(lane, waiter, Instant::now())
+            };
+            let until = match decision {
                 Decision::Send { probe, alone } => {
                     return Ok(Permit { gate: Arc::clone(self), probe, alone });
                 }
@@ -293,47 +132,6 @@ impl Gate {
         let state = self.lock();
         let quiet = state.quiet_until.is_some_and(|until| until > now);
         matches!(state.current(now), UpstreamState::Up | UpstreamState::Retrying) && !quiet
-    }
-
-    fn decide(&self, lane: usize, oldest: Sequence, not_before: Option<Instant>) -> Decision {
-        let now = Instant::now();
-        let mut state = self.lock();
-        state.waiting.insert(lane, oldest);
-        let is_oldest = state.waiting.values().all(|other| *other >= oldest);
-        let decision = if state.paused {
-            Decision::Wait(None)
-        } else if let Some(misconfigured) = &state.misconfigured {
-            if state.probing || !is_oldest {
-                Decision::Wait(None)
-            } else if misconfigured.next_probe > now {
-                Decision::Wait(Some(misconfigured.next_probe))
-            } else {
-                Decision::Send { probe: true, alone: misconfigured.refuses_all }
-            }
-        } else if let Some(until) = state.quiet(now) {
-            Decision::Wait(Some(until))
-        } else if let Some(next_probe) = state.breaker.next_probe() {
-            if state.probing {
-                Decision::Wait(None)
-            } else if next_probe > now {
-                Decision::Wait(Some(next_probe))
-            } else {
-                Decision::Send { probe: true, alone: false }
-            }
-        } else if let Some(until) = not_before.filter(|until| *until > now) {
-            Decision::Wait(Some(until))
-        } else if state.concurrency.allows(state.in_flight) {
-            Decision::Send { probe: false, alone: false }
-        } else {
-            Decision::Wait(None)
-        };
-        if let Decision::Send { probe, .. } = decision {
-            state.in_flight += 1;
-            state.sent(now);
-            state.probing |= probe;
-            state.waiting.remove(&lane);
-        }
-        decision
     }
 
     /// How much goes into one batch now.
@@ -368,28 +166,9 @@ impl Gate {
         if !state.refusals.note(status, user) {
             return true;
         }
-        self.misconfigure(&mut state, now, format!("GMFY refuses every event with {status}"), true);
+        state.misconfigure(now, format!("GMFY refuses every event with {status}"), true);
         self.announce(&mut state, now);
         false
-    }
-
-    fn misconfigure(&self, state: &mut State, now: Instant, reason: String, refuses_all: bool) {
-        if state.misconfigured.as_ref().is_none_or(|known| known.reason != reason) {
-            let advice = if refuses_all {
-                "look at what GMFY answers; POST /api/delivery/resume with \
-                 {\"dead_letter_rejected\": true} makes dead letters of the refused events"
-            } else {
-                "check upstream.url and the API key; delivery goes on when a probe succeeds, \
-                 the key changes, or after POST /api/delivery/resume"
-            };
-            tracing::error!(
-                reason,
-                advice,
-                "delivery is misconfigured: nothing is lost, all waits"
-            );
-        }
-        let next_probe = now + MISCONFIGURED_PROBE;
-        state.misconfigured = Some(Misconfigured { reason, next_probe, refuses_all });
     }
 
     /// Says a change of state once: metric and log.
@@ -478,64 +257,8 @@ impl Gate {
         self.change(|state, now| {
             state.last_failure =
                 (report.outcome != Outcome::Delivered).then(|| report.reason.clone());
-            self.note(state, now, report);
+            state.note(now, report);
         });
-    }
-
-    fn note(&self, state: &mut State, now: Instant, report: &Report) {
-        match report.outcome {
-            Outcome::Delivered => {
-                state.misconfigured = None;
-                state.refusals = Refusals::default();
-                Self::answered(state);
-                state.concurrency.succeed(report.took);
-                if let Some(spacing) = &mut state.spacing {
-                    spacing.succeed();
-                }
-            }
-            Outcome::TooLarge | Outcome::Rejected => {
-                if state.misconfigured.as_ref().is_some_and(|m| !m.refuses_all) {
-                    state.misconfigured = None;
-                }
-                if let Some(misconfigured) = &mut state.misconfigured {
-                    misconfigured.next_probe = now + MISCONFIGURED_PROBE;
-                }
-                Self::answered(state);
-            }
-            Outcome::Misconfigured => {
-                self.misconfigure(state, now, report.reason.clone(), false);
-                Self::answered(state);
-            }
-            Outcome::Transient | Outcome::Unknown => {
-                let probes = state.breaker.probes();
-                let wait = state.probe_backoff.half_jitter(probes, &mut state.rng);
-                state.breaker.fail(now, wait);
-                if asks_for_quiet(report.status) {
-                    state.concurrency.overload();
-                    if report.status == Some(429) || report.retry_after.is_some() {
-                        state.refused(now);
-                    }
-                    if let Some(retry_after) = report.retry_after {
-                        // Spread, lest a fleet comes back in one wave.
-                        let spread = state.probe_backoff.full_jitter(probes, &mut state.rng);
-                        let until = now + retry_after.min(RETRY_AFTER_CAP) + spread;
-                        state.quiet_until = state.quiet_until.max(Some(until));
-                    }
-                } else if report.outcome == Outcome::Unknown {
-                    state.concurrency.overload();
-                }
-                if let Some(misconfigured) = &mut state.misconfigured {
-                    misconfigured.next_probe = now + MISCONFIGURED_PROBE;
-                }
-            }
-        }
-    }
-
-    /// GMFY is there; after an outage, its load is to grow step by step.
-    fn answered(state: &mut State) {
-        if state.breaker.succeed() {
-            state.concurrency.restart();
-        }
     }
 }
 

@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use super::backoff::at_least;
 use super::batch;
 use super::encoding::encode;
-use super::gate::{Leave, Permit, Report};
+use super::gate::{Delay, Leave, Permit, Report, Waiter};
 use super::outcome::{Outcome, after_unknown, asks_for_quiet, classify};
 use super::size::BatchLimit;
 use super::status::LaneState;
@@ -314,9 +314,9 @@ impl<L: Log, S: BatchSink> Lane<L, S> {
         let Some(oldest) = work.events().first().map(|event| event.sequence) else {
             return Ok(None);
         };
-        let not_before = work.not_before;
+        let waiter = Waiter { oldest, delay: work.delay };
         let gate = Arc::clone(&self.shared.gate);
-        if let Some(permit) = gate.try_enter(self.index, oldest, not_before) {
+        if let Some(permit) = gate.try_enter(self.index, waiter) {
             return Ok(Some(permit));
         }
         // What is settled is not to wait for what comes next.
@@ -324,7 +324,7 @@ impl<L: Log, S: BatchSink> Lane<L, S> {
         self.show(LaneState::Waiting);
         let ends = (&self.stop.drain, &self.shared.renew);
         tokio::select! {
-            entered = gate.enter(self.index, oldest, not_before, ends, &self.pulse) => {
+            entered = gate.enter(self.index, waiter, ends, &self.pulse) => {
                 entered.map(Some).map_err(|leave| match leave {
                     Leave::Stopping => Ended::Stopped,
                     Leave::Renewed => Ended::Renewed,
@@ -484,7 +484,9 @@ impl<L: Log, S: BatchSink> Lane<L, S> {
         let Some(work) = &mut self.work else { return };
         work.failures = work.failures.saturating_add(1);
         let wait = self.shared.backoff.full_jitter(work.failures, &mut self.rng);
-        work.not_before = Some(Instant::now() + at_least(wait, retry_after));
+        let from = Instant::now();
+        let until = from + at_least(wait, retry_after);
+        work.delay = Some(Delay { from, until, asked: retry_after.is_some() });
     }
 
     /// Stores the cursor when something was settled since it was stored last.

@@ -6,6 +6,7 @@
 
 use tokio::time::Instant;
 
+use super::gate::Delay;
 use crate::queue::{BatchKey, QueuedEvent, StoredBatch};
 
 /// One request that is to be sent until its outcome is known: same events, same key.
@@ -43,8 +44,8 @@ pub(super) struct Work {
     culprits: u32,
     /// Failures in passing of the current trial, for its backoff.
     pub(super) failures: u32,
-    /// Not to be sent again before this.
-    pub(super) not_before: Option<Instant>,
+    /// Holds the next request back.
+    pub(super) delay: Option<Delay>,
 }
 
 impl Work {
@@ -57,7 +58,7 @@ impl Work {
             cap: usize::MAX,
             culprits: 0,
             failures: 0,
-            not_before: None,
+            delay: None,
         }
     }
 
@@ -170,7 +171,7 @@ impl Work {
     fn take_trial(&mut self) -> Vec<QueuedEvent> {
         let len = self.trial.take().map_or(0, |trial| trial.len).min(self.events.len());
         self.failures = 0;
-        self.not_before = None;
+        self.delay = None;
         self.attempts.drain(..len);
         if len == self.events.len() {
             return std::mem::take(&mut self.events);
@@ -184,7 +185,7 @@ impl Work {
             self.suspect = trial.len;
         }
         self.failures = 0;
-        self.not_before = None;
+        self.delay = None;
     }
 
     /// GMFY found the trial too large; there is more than one event in it.
@@ -193,7 +194,7 @@ impl Work {
             self.cap = (trial.len / 2).max(1);
         }
         self.failures = 0;
-        self.not_before = None;
+        self.delay = None;
     }
 
     /// Forgets the trial, unless it may have been taken: that one keeps its bytes and key.

@@ -1,8 +1,10 @@
 //! One user's flood beside the single events of others.
 //!
-//! What is promised: a lane passes over a user who has a batch waiting, 16 windows of 4 batches at
-//! a time. So of a flood of F events, with batches of B, at most F / 64 B batches go before a later
-//! event of another user has been found, one is on its way, and one may be cut already.
+//! What is promised: a lane passes over a user who has a batch waiting, in 16 reads of 3 batches
+//! for each batch that it sends (its window holds 4, one of them the flood's). So of a flood of F
+//! events, with batches of B, at most F / 48 B batches go before a later event of another user of
+//! the lane has been found; one is on its way, one may be cut already, and the others' events may
+//! need more than one. With a single lane here, so that all share it.
 
 use std::time::Duration;
 
@@ -12,10 +14,10 @@ use crate::client::{event, number};
 use crate::rig::{Gmfy, Running, scale, settings, until};
 
 const BATCH: usize = 500;
-const WINDOWS: usize = 16 * 4 * BATCH;
+const PASSED_OVER: usize = 16 * 3 * BATCH;
 
-const fn promised(flood: usize) -> usize {
-    (flood.div_ceil(WINDOWS) + 2) * BATCH
+const fn promised(flood: usize, others: usize) -> usize {
+    (flood.div_ceil(PASSED_OVER) + 2 + others.div_ceil(BATCH)) * BATCH
 }
 
 /// For each event of another user: how many of the flood were applied before it.
@@ -38,7 +40,9 @@ async fn those_behind_a_flood_wait_for_a_few_of_its_batches_only() {
     let dir = tempfile::tempdir().unwrap();
     let gmfy = Gmfy::start().await;
     gmfy.handle.set_faults(Faults { down: true, ..Faults::default() });
-    let sidecar = Running::start(settings(gmfy.address, dir.path())).await;
+    let mut settings = settings(gmfy.address, dir.path());
+    settings.delivery.lanes = 1;
+    let sidecar = Running::start(settings).await;
     let mut client = sidecar.client().await;
     for first in (0..flood).step_by(10_000) {
         let events: Vec<_> =
@@ -57,8 +61,8 @@ async fn those_behind_a_flood_wait_for_a_few_of_its_batches_only() {
     let mut at_acceptance = Vec::new();
     for round in 0..10 {
         let events: Vec<_> = (0..20).map(|user| single(user, users + round * 20 + user)).collect();
-        at_acceptance.extend(std::iter::repeat_n(gmfy.handle.counts().events, events.len()));
         client.accepted(&events).await;
+        at_acceptance.extend(std::iter::repeat_n(gmfy.handle.counts().events, events.len()));
     }
     let all = users + at_acceptance.len();
     until("the later events", Duration::from_secs(30), || others().len() >= all).await;
@@ -68,7 +72,7 @@ async fn those_behind_a_flood_wait_for_a_few_of_its_batches_only() {
         before.saturating_sub(usize::try_from(at_acceptance[number - users]).unwrap())
     });
     let added = added.max().unwrap();
-    let promised = promised(flood);
+    let promised = promised(flood, users);
     println!(
         "a flood of {flood}: at most {worst} of it before those who came behind it, {added} before \
          those who came meanwhile; promised {promised}; {rest} still waited then"
