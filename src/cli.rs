@@ -3,6 +3,7 @@
 //! Status 0: done; 1: failed at run time; 2: wrong usage or invalid settings. Results go to
 //! stdout, logs to stderr.
 
+mod catalogue;
 mod check;
 mod dead_letters;
 mod dev;
@@ -63,6 +64,8 @@ enum Command {
     Tail(tail::Arguments),
     /// Look into a data folder that no process holds, and get its events out
     Queue(queue::Arguments),
+    /// Print `events.types` for the event classes of a Python project, which is not run
+    Catalogue(catalogue::Arguments),
     /// Print a script that completes commands and flags in a shell
     Completions(shell::CompletionsArgs),
     /// Print the manual page
@@ -109,6 +112,7 @@ pub fn main() -> ExitCode {
         Command::DeadLetters(arguments) => dead_letters::run(&arguments),
         Command::Tail(arguments) => tail::run(&arguments),
         Command::Queue(arguments) => queue::run(&arguments),
+        Command::Catalogue(arguments) => catalogue::run(&arguments),
         Command::Completions(arguments) => Ok(shell::completions(&arguments)),
         Command::Man(arguments) => shell::man(&arguments),
     };

@@ -22,6 +22,7 @@ mod settings;
 mod show;
 mod syntax;
 
+pub use catalogue::event_type_line;
 pub use documented::documented_file;
 pub use environment::environment_of;
 pub use error::{ConfigError, ConfigErrors, Origin};

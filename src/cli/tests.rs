@@ -32,6 +32,8 @@ fn the_whole() {
       dead-letters  See to the events that GMFY refused, with the running sidecar
       tail          Follow events as they are accepted, delivered, refused
       queue         Look into a data folder that no process holds, and get its events out
+      catalogue     Print `events.types` for the event classes of a Python project, which is
+                    not run
       completions   Print a script that completes commands and flags in a shell
       man           Print the manual page
       help          Print this message or the help of the given subcommand(s)
@@ -176,5 +178,20 @@ fn completions_and_man() {
           --dir <DIR>  Write a page for each command into this folder, instead of printing the
                        first one
       -h, --help       Print help
+    ");
+}
+
+#[test]
+fn catalogue() {
+    insta::assert_snapshot!(help(&["catalogue"]), @r"
+    Print `events.types` for the event classes of a Python project, which is not run
+
+    Usage: gmfy-sidecar catalogue [OPTIONS] --from-python <DIR>
+
+    Options:
+          --from-python <DIR>  The project's folder; its Python files are read, and none is
+                               run
+          --json               Print JSON
+      -h, --help               Print help
     ");
 }

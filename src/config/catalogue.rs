@@ -58,6 +58,22 @@ pub(crate) fn event_type(
     }
 }
 
+/// The entry's line in the table `events.types` of the file.
+#[must_use]
+pub fn event_type_line(name: &str, event_type: &EventType) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-');
+    let is_bare = !name.is_empty() && name.chars().all(plain);
+    let name = if is_bare { name.to_owned() } else { quoted(name) };
+    format!("{name} = {}", show(event_type))
+}
+
+impl std::fmt::Display for EventKind {
+    /// The kind as the file spells it.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&KINDS.show(self))
+    }
+}
+
 /// The entry as it stands in the file.
 pub(crate) fn show(event_type: &EventType) -> String {
     let kind = quoted(&KINDS.show(&event_type.kind));
