@@ -24,6 +24,7 @@ mod admin;
 mod client;
 mod commands;
 mod crashes;
+mod examples;
 mod gmfy;
 mod memory;
 mod process;

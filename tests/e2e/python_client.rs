@@ -18,7 +18,7 @@ use crate::process::{KEY, Process, sidecar};
 const EVENTS: usize = 40;
 
 /// A Python that the client runs on, if this machine has one.
-fn python() -> Option<PathBuf> {
+pub(crate) fn python() -> Option<PathBuf> {
     let mut candidates: Vec<PathBuf> = ["python3.12", "python3.13"].map(PathBuf::from).to_vec();
     if let Some(home) = std::env::var_os("HOME") {
         let versions = std::fs::read_dir(Path::new(&home).join(".pyenv/versions"));
@@ -34,7 +34,10 @@ fn python() -> Option<PathBuf> {
 }
 
 /// A virtual environment with the client, made once a target folder.
-fn environment(python: &Path) -> PathBuf {
+pub(crate) fn environment(python: &Path) -> PathBuf {
+    // Of two tests that come at the same time one makes it.
+    static MAKING: std::sync::Mutex<()> = std::sync::Mutex::new(());
+    let _alone = MAKING.lock();
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("gmfy-python");
     let (ready, interpreter) = (folder.join("ready"), folder.join("bin/python"));
     if !ready.exists() {

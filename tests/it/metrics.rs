@@ -105,8 +105,10 @@ fn files(folder: &Path, found: &mut Vec<PathBuf>) {
 fn named(text: &str) -> impl Iterator<Item = &str> {
     let words = text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
     words.filter(|word| {
-        // `gmfy_sidecar` is the library; a word that ends with `_` is a family's prefix.
-        (word.starts_with("gmfy_") && !word.starts_with("gmfy_sidecar")) && !word.ends_with('_')
+        // `gmfy_sidecar` is the library, `gmfy_client` a module of GMFY's; a word that ends with `_`
+        // is a family's prefix.
+        let is_module = word.starts_with("gmfy_sidecar") || *word == "gmfy_client";
+        word.starts_with("gmfy_") && !is_module && !word.ends_with('_')
     })
 }
 
