@@ -10,7 +10,7 @@
 //! - The lock on the folder can outlive the handle by some milliseconds.
 
 use std::fs::{self, File};
-use std::io;
+use std::io::{self, BufWriter, Write as _};
 use std::os::unix::fs::MetadataExt as _;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
@@ -79,22 +79,33 @@ pub(super) enum Op {
     Insert,
     Read,
     Flush,
+    Write,
     Sync,
+    SyncFolder,
     Create,
     Rename,
     Remove,
     Reserve,
 }
 
-/// Where a test injects a failure; otherwise nothing.
+/// Makes a call. Tests have it fail, before it did anything or half-way.
 #[cfg(not(test))]
 #[inline]
-pub(super) const fn check(_: Op, _: &Path) -> Result<(), EngineError> {
-    Ok(())
+pub(super) fn attempt<T, E: From<EngineError>>(
+    _: Op,
+    _: &Path,
+    call: impl FnOnce() -> Result<T, E>,
+) -> Result<T, E> {
+    call()
 }
 
 #[cfg(test)]
-pub(super) use super::fault::check;
+pub(super) use super::fault::attempt;
+
+/// Where a test injects a failure; otherwise nothing.
+pub(super) fn check(op: Op, path: &Path) -> Result<(), EngineError> {
+    attempt(op, path, || Ok(()))
+}
 
 /// An open database: keys in byte order, values of at most [`MAX_VALUE`] bytes.
 #[derive(Debug)]
@@ -111,12 +122,11 @@ pub(super) struct Database {
 impl Database {
     /// Opens the database in folder `path`; creates it, durably, where there is none.
     pub(super) fn open(path: &Path) -> Result<Self, EngineError> {
-        check(Op::Open, path)?;
         let is_new = !data_file(path).exists();
         if is_new {
-            fs::create_dir_all(path)?;
+            attempt(Op::Create, path, || fs::create_dir_all(path))?;
         }
-        let tree = open_unlocked(path)?;
+        let tree = attempt(Op::Open, path, || open_unlocked(path))?;
         let file = File::open(data_file(path))?;
         let is_lost = AtomicBool::new(false);
         let database = Self { tree, file, path: path.to_owned(), is_lost };
@@ -129,29 +139,27 @@ impl Database {
 
     /// Makes the folder's own entries durable, and its parent's entry for it.
     fn sync_folder(&self) -> Result<(), EngineError> {
-        self.file.sync_all()?;
-        for entry in fs::read_dir(&self.path)? {
-            let entry = entry?;
-            if entry.file_type()?.is_file() {
-                File::open(entry.path())?.sync_all()?;
+        attempt(Op::Sync, &self.path, || {
+            self.file.sync_all()?;
+            for entry in fs::read_dir(&self.path)? {
+                let entry = entry?;
+                if entry.file_type()?.is_file() {
+                    File::open(entry.path())?.sync_all()?;
+                }
             }
-        }
-        File::open(&self.path)?.sync_all()?;
-        if let Some(parent) = self.path.parent() {
-            File::open(parent)?.sync_all()?;
-        }
-        Ok(())
+            Ok::<_, EngineError>(())
+        })?;
+        sync_folder(&self.path)?;
+        self.path.parent().map_or(Ok(()), |parent| Ok(sync_folder(parent)?))
     }
 
     pub(super) fn insert(&self, key: &[u8], value: &[u8]) -> Result<(), EngineError> {
         debug_assert!(value.len() <= MAX_VALUE, "a value of {} bytes", value.len());
-        check(Op::Insert, &self.path)?;
-        guarded(|| self.tree.insert(key, value).map(drop))
+        attempt(Op::Insert, &self.path, || guarded(|| self.tree.insert(key, value).map(drop)))
     }
 
     /// Puts (some) or removes (none) these keys, all or none.
     pub(super) fn apply(&self, changes: &[(Vec<u8>, Option<Vec<u8>>)]) -> Result<(), EngineError> {
-        check(Op::Insert, &self.path)?;
         let mut batch = sled::Batch::default();
         for (key, value) in changes {
             match value {
@@ -159,12 +167,11 @@ impl Database {
                 None => batch.remove(key.as_slice()),
             }
         }
-        guarded(|| self.tree.apply_batch(batch))
+        attempt(Op::Insert, &self.path, || guarded(|| self.tree.apply_batch(batch)))
     }
 
     pub(super) fn remove(&self, key: &[u8]) -> Result<(), EngineError> {
-        check(Op::Insert, &self.path)?;
-        guarded(|| self.tree.remove(key).map(drop))
+        attempt(Op::Insert, &self.path, || guarded(|| self.tree.remove(key).map(drop)))
     }
 
     pub(super) fn get(&self, key: &[u8]) -> Result<Option<Value>, EngineError> {
@@ -213,8 +220,7 @@ impl Database {
 
     /// Hands all that was written to the operating system: it survives the end of the process.
     pub(super) fn flush(&self) -> Result<(), EngineError> {
-        check(Op::Flush, &self.path)?;
-        guarded(|| self.tree.flush().map(drop))
+        attempt(Op::Flush, &self.path, || guarded(|| self.tree.flush().map(drop)))
     }
 
     /// Waits until all that was flushed is on the device: it survives a power cut.
@@ -224,7 +230,7 @@ impl Database {
         if self.is_lost.load(Ordering::Acquire) {
             return Err(EngineError::Io("an earlier sync of it failed".to_owned()));
         }
-        let synced = check(Op::Sync, &self.path).and_then(|()| Ok(self.file.sync_data()?));
+        let synced = attempt(Op::Sync, &self.path, || Ok(self.file.sync_data()?));
         if synced.is_err() {
             self.is_lost.store(true, Ordering::Release);
         }
@@ -312,13 +318,26 @@ pub(super) fn folder_bytes(path: &Path) -> u64 {
 
 /// Makes a folder's entries durable.
 pub(super) fn sync_folder(path: &Path) -> io::Result<()> {
-    File::open(path)?.sync_all()
+    attempt(Op::SyncFolder, path, || File::open(path)?.sync_all())
+}
+
+/// Writes a file as a whole, durably, its folder's entry included.
+pub(super) fn write_file(
+    path: &Path,
+    fill: impl FnOnce(&mut BufWriter<File>) -> io::Result<()>,
+) -> io::Result<()> {
+    let mut file = BufWriter::new(attempt(Op::Create, path, || File::create(path))?);
+    attempt(Op::Write, path, || {
+        fill(&mut file)?;
+        file.flush()
+    })?;
+    attempt(Op::Sync, path, || file.get_ref().sync_all())?;
+    path.parent().map_or(Ok(()), sync_folder)
 }
 
 /// Creates a folder, durably, where there is none.
 pub(super) fn create_folder(path: &Path) -> io::Result<()> {
-    check(Op::Create, path)?;
-    fs::create_dir_all(path)?;
+    attempt(Op::Create, path, || fs::create_dir_all(path))?;
     match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => sync_folder(parent),
         _ => Ok(()),
@@ -327,14 +346,12 @@ pub(super) fn create_folder(path: &Path) -> io::Result<()> {
 
 /// Moves a folder; durable once both parents are synced.
 pub(super) fn rename(from: &Path, to: &Path) -> io::Result<()> {
-    check(Op::Rename, to)?;
-    fs::rename(from, to)
+    attempt(Op::Rename, to, || fs::rename(from, to))
 }
 
 /// Removes a folder and all in it.
 pub(super) fn remove_folder(path: &Path) -> io::Result<()> {
-    check(Op::Remove, path)?;
-    fs::remove_dir_all(path)
+    attempt(Op::Remove, path, || fs::remove_dir_all(path))
 }
 
 #[cfg(test)]

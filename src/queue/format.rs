@@ -3,13 +3,13 @@
 //! One line of text, `format 1, check 6b64e0ba`: the check is the CRC-32C of what stands before it,
 //! so that a damaged file is not taken for a newer version. There is no older format.
 
-use std::fs::{self, File};
+use std::fs;
 use std::io::{self, Write as _};
 use std::path::Path;
 
 use tracing::warn;
 
-use super::engine::sync_folder;
+use super::engine::write_file;
 use super::open::OpenError;
 
 pub(super) const FORMAT_VERSION: u32 = 1;
@@ -64,10 +64,8 @@ fn checksum(version: u32) -> String {
 }
 
 fn write(dir: &Path) -> io::Result<()> {
-    let mut file = File::create(dir.join("FORMAT"))?;
-    writeln!(file, "format {FORMAT_VERSION}, check {}", checksum(FORMAT_VERSION))?;
-    file.sync_all()?;
-    sync_folder(dir)
+    let check = checksum(FORMAT_VERSION);
+    write_file(&dir.join("FORMAT"), |file| writeln!(file, "format {FORMAT_VERSION}, check {check}"))
 }
 
 #[cfg(test)]

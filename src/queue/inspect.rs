@@ -9,7 +9,7 @@
 //! for generation in folder.generations() {          // at once: from the stored counts
 //!     println!("{} {:?} {}", generation.first, generation.events, generation.bytes);
 //!     let found = folder.verify(generation.first)?; // reads all of it
-//!     println!("{:?} {:?}", found.lost, found.damage);
+//!     println!("{} {:?}", found.events, found.lost);
 //!     folder.each_event(generation.first, |event, is_settled| {
 //!         println!("{} {is_settled} {}", event.sequence, event.json.len());
 //!         true
@@ -25,7 +25,7 @@ use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 
 use super::dead_letters::DeadLetters;
-use super::engine::{Database, EngineError, data_file, folder_bytes};
+use super::engine::{EngineError, data_file, folder_bytes};
 use super::format;
 use super::generations::Generations;
 use super::open::{OpenError, STATE, lock};
@@ -73,14 +73,12 @@ pub struct GenerationReport {
     pub frames: u64,
     /// Sequences whose events are lost. A start leaves them out, and counts them as dropped.
     pub lost: Vec<RangeInclusive<Sequence>>,
-    /// Why its database is not whole. A start salvages the readable events from its bytes.
-    pub damage: Option<String>,
 }
 
 impl GenerationReport {
     #[must_use]
     pub fn is_damaged(&self) -> bool {
-        self.damage.is_some() || !self.lost.is_empty()
+        !self.lost.is_empty()
     }
 }
 
@@ -165,33 +163,17 @@ impl Folder {
         Ok(found)
     }
 
-    /// Reads the generation that begins with `first`, and opens a copy of it (in the folder for
-    /// temporary files) as a start would.
+    /// Reads the generation that begins with `first`, as a start and the lanes would.
     ///
     /// # Errors
     /// When it can't be read at all; damage is no error.
     pub fn verify(&self, first: Sequence) -> io::Result<GenerationReport> {
-        let (raw, contents, path) = self.contents(first)?;
+        let (raw, contents) = self.contents(first)?;
         let mut waiting = 0;
         raw.visit(&contents, |event| {
             waiting += u64::from(!self.passed.contains(event.user.partition(), event.sequence));
             true
         })?;
-        let compared = read_copy(&path, |copy| {
-            let database = Database::open(copy)?;
-            let mut missing = 0_u64;
-            raw.each_frame(&contents, |header, _| {
-                missing += u64::from(database.get(&header.key())?.is_none());
-                Ok::<_, EngineError>(())
-            })?;
-            Ok(missing)
-        });
-        let damage = match compared {
-            Ok(Some(0)) => None,
-            Ok(Some(missing)) => Some(format!("its database has lost {missing} frames")),
-            Ok(None) => Some("its file is missing".to_owned()),
-            Err(error) => Some(error.to_string()),
-        };
         let lost = contents.lost.iter();
         let lost = lost.map(|(first, last)| Sequence::new(*first)..=Sequence::new(*last));
         Ok(GenerationReport {
@@ -201,7 +183,6 @@ impl Folder {
             waiting,
             frames: contents.frame_count(),
             lost: lost.collect(),
-            damage,
         })
     }
 
@@ -215,7 +196,7 @@ impl Folder {
         first: Sequence,
         mut each: impl FnMut(QueuedEvent, bool) -> bool,
     ) -> io::Result<()> {
-        let (raw, contents, _) = self.contents(first)?;
+        let (raw, contents) = self.contents(first)?;
         raw.visit(&contents, |event| {
             let is_settled = self.passed.contains(event.user.partition(), event.sequence);
             each(event, is_settled)
@@ -236,7 +217,7 @@ impl Folder {
         }
     }
 
-    fn contents(&self, first: Sequence) -> io::Result<(RawFrames, Contents, PathBuf)> {
+    fn contents(&self, first: Sequence) -> io::Result<(RawFrames, Contents)> {
         let at = self.generations.binary_search_by_key(&first, |generation| generation.first);
         let generation = at.ok().and_then(|at| self.generations.get(at)).ok_or_else(|| {
             io::Error::new(io::ErrorKind::NotFound, format!("no generation begins with {first}"))
@@ -244,7 +225,7 @@ impl Folder {
         let raw = RawFrames::find(&generation.path)?;
         let contents =
             raw.contents(Span { first, end: generation.end, limit: generation.limit })?;
-        Ok((raw, contents, generation.path.clone()))
+        Ok((raw, contents))
     }
 }
 

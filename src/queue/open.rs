@@ -27,7 +27,7 @@ use tracing::{error, warn};
 use super::Sequence;
 use super::dead_letters::DeadLetters;
 use super::dedupe::{Dedupe, DedupeLimits};
-use super::engine::{Database, EngineError, create_folder, pause};
+use super::engine::{self, Database, EngineError, Op, create_folder, pause};
 use super::format::{self, FORMAT_VERSION};
 use super::generations::Generations;
 use super::recover::{Recall, complete, recover_row, settle_lost};
@@ -245,7 +245,13 @@ pub(super) fn lock(dir: &Path) -> Result<File, OpenError> {
         let holder = if named { holder.trim().to_owned() } else { "another process".to_owned() };
         return Err(OpenError::Locked { dir: dir.to_owned(), holder });
     }
-    file.set_len(0).map_err(folder)?;
-    writeln!(file, "process {}", std::process::id()).map_err(folder)?;
+    let named = engine::attempt(Op::Write, &dir.join("LOCK"), || {
+        file.set_len(0)?;
+        writeln!(file, "process {}", std::process::id())
+    });
+    if let Err(error) = named {
+        // The lock holds all the same, on a full disk too.
+        warn!(error = %error, "a second process won't be told who holds the queue's folder");
+    }
     Ok(file)
 }

@@ -4,18 +4,21 @@
 //! written to `salvage-NAME` beside it, durably; the damaged one is renamed into `quarantine/`;
 //! the new one takes its name. [`finish_interrupted`] goes on where a crash left off.
 //!
-//! A rebuilt generation carries a file `LOST` with the sequences that could not be read, a range a
+//! A rebuilt generation is a plain row of frames: it is never opened with sled, see `salvage`. It
+//! carries a file `LOST` with the sequences that could not be read, a range a
 //! line, so that its gaps are known for what they are.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::io::{self, Write as _};
+use std::io::{self, BufWriter, Write as _};
 use std::path::{Path, PathBuf};
 
 use tracing::{info, warn};
 
 use super::Sequence;
-use super::engine::{self, Database, EngineError, create_folder, sync_folder};
+use super::engine::{
+    self, Database, EngineError, create_folder, data_file, sync_folder, write_file,
+};
 use super::salvage::{Contents, RawFrames};
 
 const QUARANTINE: &str = "quarantine";
@@ -51,11 +54,10 @@ pub(super) fn rebuild(
     contents: &Contents,
 ) -> Result<PathBuf, EngineError> {
     let fill = |fresh: &Path| {
-        let database = Database::open(fresh)?;
-        raw.each_frame(contents, |header, value| database.insert(&header.key(), value))?;
-        database.flush()?;
-        database.sync()?;
-        drop(database);
+        create_folder(fresh)?;
+        write_file(&data_file(fresh), |file| {
+            raw.each_frame(contents, |_, value| file.write_all(value))
+        })?;
         write_lost(fresh, &contents.lost)
     };
     replace(dir, path, fill)
@@ -194,11 +196,10 @@ fn remove(path: &Path) -> io::Result<()> {
 }
 
 fn write_lost(generation: &Path, lost: &[(u64, u64)]) -> Result<(), EngineError> {
-    let text: String = lost.iter().map(|(first, last)| format!("{first}-{last}\n")).collect();
-    let mut file = File::create(generation.join(LOST_FILE))?;
-    file.write_all(text.as_bytes())?;
-    file.sync_all()?;
-    Ok(sync_folder(generation)?)
+    let fill = |file: &mut BufWriter<File>| {
+        lost.iter().try_for_each(|(first, last)| writeln!(file, "{first}-{last}"))
+    };
+    Ok(write_file(&generation.join(LOST_FILE), fill)?)
 }
 
 /// The sequences that a rebuilt generation is known to lack. Empty too where the file that says

@@ -67,8 +67,7 @@ impl Reserve {
         if *is_held {
             return Ok(());
         }
-        let allocated = engine::check(Op::Reserve, &self.path)
-            .and_then(|()| allocate(&self.path).map_err(EngineError::from));
+        let allocated = engine::attempt(Op::Reserve, &self.path, || Ok(allocate(&self.path)?));
         match allocated {
             Err(EngineError::NoSpace) => {
                 // What it got of it is given back.

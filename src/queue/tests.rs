@@ -4,8 +4,8 @@
 mod damage;
 mod fail_points;
 mod heartbeats;
-
 mod letters;
+mod quarantine;
 mod repetition;
 mod running;
 

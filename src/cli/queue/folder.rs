@@ -4,9 +4,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
+use serde::Serialize;
 
-use crate::cli::Failure;
 use crate::cli::settings::{SettingsArgs, load};
+use crate::cli::{Failure, output};
 use crate::config::{Settings, Sources};
 use crate::queue::Folder;
 
@@ -40,6 +41,19 @@ impl FolderArgs {
         let dir = self.load(sources)?.queue.dir;
         let folder = Folder::open(&dir)?;
         Ok((dir, folder))
+    }
+
+    /// Reads the folder, and prints what was found: as JSON, or in words.
+    pub(super) fn report<T: Serialize>(
+        &self,
+        read: impl FnOnce(&Path, &Folder) -> Result<T, anyhow::Error>,
+        text: impl FnOnce(&T) -> String,
+    ) -> Result<T, Failure> {
+        let (dir, folder) = self.open()?;
+        let found = read(&dir, &folder)?;
+        let shown = if self.json { serde_json::to_string_pretty(&found)? } else { text(&found) };
+        output::line(&shown);
+        Ok(found)
     }
 
     fn load(&self, mut sources: Sources) -> Result<Settings, Failure> {

@@ -1,10 +1,13 @@
 //! What the commands print for people: tables, sequences, sizes.
 
+use std::io;
 use std::path::Path;
 
 use serde::Serialize;
 
+use super::progress;
 use crate::cli::table::Side;
+use crate::queue::{Folder, GenerationSummary};
 
 /// What an earlier start put aside because it was damaged.
 #[derive(Debug, Serialize)]
@@ -14,12 +17,28 @@ pub(super) struct Quarantined {
 }
 
 /// What is in quarantine.
-pub(super) fn quarantined(folder: &crate::queue::Folder) -> std::io::Result<Vec<Quarantined>> {
+pub(super) fn quarantined(folder: &Folder) -> io::Result<Vec<Quarantined>> {
     let found = folder.quarantined()?;
     let shown = found
         .into_iter()
         .map(|(path, bytes)| Quarantined { path: path.display().to_string(), bytes });
     Ok(shown.collect())
+}
+
+/// What `read` finds of each generation, with a bar of the bytes read.
+pub(super) fn each_generation<T>(
+    folder: &Folder,
+    mut read: impl FnMut(&GenerationSummary) -> io::Result<T>,
+) -> io::Result<Vec<T>> {
+    let bar = progress::of_bytes(folder.generations().iter().map(|g| g.bytes).sum());
+    let found = folder.generations().iter().map(|summary| {
+        let found = read(summary);
+        bar.inc(summary.bytes);
+        found
+    });
+    let found = found.collect();
+    bar.finish_and_clear();
+    found
 }
 
 /// Columns with their names above: the first to the left, the others to the right.

@@ -7,9 +7,8 @@ use indicatif::HumanBytes;
 use serde::Serialize;
 
 use super::folder::FolderArgs;
-use super::listing::{Quarantined, counted, name, quarantined, table};
-use super::progress;
-use crate::cli::{Failure, output};
+use super::listing::{Quarantined, counted, each_generation, name, quarantined, table};
+use crate::cli::Failure;
 use crate::clock::Timestamp;
 use crate::queue::{Folder, GenerationSummary};
 
@@ -44,32 +43,19 @@ struct Generation {
 }
 
 pub(super) fn run(arguments: &FolderArgs) -> Result<ExitCode, Failure> {
-    let (dir, folder) = arguments.open()?;
-    let contents = read(&dir, &folder)?;
-    if arguments.json {
-        output::line(&serde_json::to_string_pretty(&contents)?);
-    } else {
-        output::line(&text(&contents));
-    }
+    arguments.report(read, text)?;
     Ok(ExitCode::SUCCESS)
 }
 
 fn read(dir: &Path, folder: &Folder) -> Result<Contents, anyhow::Error> {
-    let bytes = folder.generations().iter().map(|generation| generation.bytes).sum();
-    let bar = progress::of_bytes(bytes);
-    let mut generations = Vec::with_capacity(folder.generations().len());
-    for summary in folder.generations() {
-        generations.push(generation(folder, summary)?);
-        bar.inc(summary.bytes);
-    }
-    bar.finish_and_clear();
+    let generations = each_generation(folder, |summary| generation(folder, summary))?;
     let oldest = generations.iter().filter_map(|generation| generation.oldest).min();
     let dead_letters = folder.dead_letters();
     Ok(Contents {
         data_dir: dir.display().to_string(),
         waiting: generations.iter().map(|generation| generation.waiting).sum(),
         oldest_accepted_at: oldest.map(Timestamp::to_rfc3339),
-        bytes,
+        bytes: generations.iter().map(|generation| generation.bytes).sum(),
         generations,
         dead_letters: dead_letters.letters.len(),
         dead_letters_damage: dead_letters.damage,

@@ -7,9 +7,8 @@ use indicatif::HumanBytes;
 use serde::Serialize;
 
 use super::folder::FolderArgs;
-use super::listing::{Quarantined, counted, name, quarantined, ranges, table};
-use super::progress;
-use crate::cli::{Failure, output};
+use super::listing::{Quarantined, counted, each_generation, name, quarantined, ranges, table};
+use crate::cli::Failure;
 use crate::queue::Folder;
 
 /// What reading everything found. The names are those of the JSON.
@@ -38,34 +37,24 @@ struct Generation {
     frames: u64,
     /// First and last of each range of sequences whose events are lost.
     lost: Vec<[u64; 2]>,
-    /// Why its database is not whole.
-    damage: Option<String>,
 }
 
 impl Generation {
     fn is_damaged(&self) -> bool {
-        self.damage.is_some() || !self.lost.is_empty()
+        !self.lost.is_empty()
     }
 }
 
 pub(super) fn run(arguments: &FolderArgs) -> Result<ExitCode, Failure> {
-    let (dir, folder) = arguments.open()?;
-    let findings = read(&dir, &folder)?;
-    if arguments.json {
-        output::line(&serde_json::to_string_pretty(&findings)?);
-    } else {
-        output::line(&text(&findings));
-    }
+    let findings = arguments.report(read, text)?;
     Ok(if findings.damaged { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
 fn read(dir: &Path, folder: &Folder) -> Result<Findings, anyhow::Error> {
-    let bar = progress::of_bytes(folder.generations().iter().map(|g| g.bytes).sum());
-    let mut generations = Vec::with_capacity(folder.generations().len());
-    for summary in folder.generations() {
+    let generations = each_generation(folder, |summary| {
         let report = folder.verify(summary.first)?;
         let first = report.first.get();
-        generations.push(Generation {
+        Ok(Generation {
             name: name(&summary.path),
             first_sequence: first,
             last_sequence: report.end.get().checked_sub(1).filter(|last| *last >= first),
@@ -73,11 +62,8 @@ fn read(dir: &Path, folder: &Folder) -> Result<Findings, anyhow::Error> {
             waiting: report.waiting,
             frames: report.frames,
             lost: report.lost.iter().map(|lost| [lost.start().get(), lost.end().get()]).collect(),
-            damage: report.damage,
-        });
-        bar.inc(summary.bytes);
-    }
-    bar.finish_and_clear();
+        })
+    })?;
     let dead_letters = folder.dead_letters();
     let cursors_damage = folder.state_damage().map(str::to_owned);
     Ok(Findings {
@@ -118,11 +104,6 @@ fn text(findings: &Findings) -> String {
             let lost = ranges(&generation.lost);
             lines.push(format!("damaged: {name}: the events of these sequences are lost: {lost}"));
         }
-        if let Some(damage) = &generation.damage {
-            lines.push(format!(
-                "damaged: {name}: {damage}; the next start takes the events from its bytes"
-            ));
-        }
     }
     if let Some(damage) = &findings.cursors_damage {
         lines.push(format!(
@@ -161,7 +142,6 @@ mod tests {
             waiting: events / 2,
             frames: 3,
             lost: Vec::new(),
-            damage: None,
         }
     }
 
@@ -193,11 +173,7 @@ mod tests {
         let damaged = Findings {
             damaged: true,
             generations: vec![
-                Generation {
-                    lost: vec![[5, 9], [12, 12]],
-                    damage: Some("its database has lost 2 frames".to_owned()),
-                    ..generation(1, 94)
-                },
+                Generation { lost: vec![[5, 9], [12, 12]], ..generation(1, 94) },
                 generation(101, 100),
             ],
             cursors_damage: Some("damaged: lane 3's cursor".to_owned()),
@@ -214,7 +190,6 @@ mod tests {
         gen-00000000000000000101    101   200     100       50       3    whole
 
         damaged: gen-00000000000000000001: the events of these sequences are lost: 5-9, 12
-        damaged: gen-00000000000000000001: its database has lost 2 frames; the next start takes the events from its bytes
         damaged: the cursors: damaged: lane 3's cursor; the next start delivers everything again that is in the log
         damaged: the dead letters: damaged: sled found a bad checksum
         in quarantine since an earlier start: /var/lib/gmfy/quarantine/gen-00000000000000000001, 16.00 MiB
@@ -237,8 +212,7 @@ mod tests {
               12,
               12
             ]
-          ],
-          "damage": "its database has lost 2 frames"
+          ]
         }
         "#);
     }

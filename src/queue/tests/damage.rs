@@ -60,22 +60,22 @@ impl Harm {
 }
 
 /// A queue's folder, and what is in it.
-struct Original {
-    dir: tempfile::TempDir,
+pub(super) struct Original {
+    pub(super) dir: tempfile::TempDir,
     events: BTreeMap<u64, QueuedEvent>,
     /// Of these the cursors are past.
     settled: BTreeSet<u64>,
     letters: Vec<DeadLetter>,
 }
 
-fn small(dir: &Path) -> Options {
+pub(super) fn small(dir: &Path) -> Options {
     // Sealed at 1 MiB.
     Options { max_bytes: 8 << 20, ..options(dir) }
 }
 
 /// Three generations; the first half settled, and a few events ahead; some dead letters.
 /// `in_order`: as an orderly stop leaves it, else as kill -9 does.
-async fn original(in_order: bool) -> Original {
+pub(super) async fn original(in_order: bool) -> Original {
     let dir = tempfile::tempdir().unwrap();
     let fixture = Fixture::open_with(&small(dir.path())).unwrap();
     let mut number = 0_usize;
@@ -155,7 +155,7 @@ fn untouched(before: &[u8], after: &[u8], events: &mut BTreeMap<u64, BTreeSet<Ve
 }
 
 /// Events all of whose frames are somewhere in the folder's generations as they were.
-fn intact(original: &Original, harmed: &Path) -> BTreeSet<u64> {
+pub(super) fn intact(original: &Original, harmed: &Path) -> BTreeSet<u64> {
     let (mut all, mut left) = (BTreeMap::new(), BTreeMap::new());
     for generation in std::fs::read_dir(original.dir.path().join("queue")).unwrap() {
         let generation = generation.unwrap();
@@ -172,22 +172,31 @@ fn intact(original: &Original, harmed: &Path) -> BTreeSet<u64> {
 /// Delivers everything, as lanes would; returns what came.
 async fn drain(fixture: &Fixture) -> BTreeMap<u64, QueuedEvent> {
     let mut delivered = BTreeMap::new();
-    let starts = fixture.queue.lanes(4).await.unwrap();
+    deliver(fixture, &mut delivered).await.unwrap();
+    delivered
+}
+
+/// The same, until the store fails; `delivered` is what lanes tried to settle.
+pub(super) async fn deliver(
+    fixture: &Fixture,
+    delivered: &mut BTreeMap<u64, QueuedEvent>,
+) -> Result<(), StoreError> {
+    let starts = fixture.queue.lanes(4).await?;
     for (lane, start) in starts.iter().enumerate() {
         let low = start.cursor.watermarks.iter().map(|(_, mark)| *mark).min().unwrap();
         let watermarks: BTreeMap<_, _> =
             start.cursor.watermarks.iter().map(|(p, mark)| (p.number(), *mark)).collect();
-        let (mut position, mut count) = (low, 0);
+        let mut position = low;
+        let mut of_lane = BTreeMap::new();
         loop {
             let limit = ReadLimit { events: 300, bytes: 1 << 20 };
-            let chunk = fixture.queue.read(position, &start.partitions, limit).await.unwrap();
+            let chunk = fixture.queue.read(position, &start.partitions, limit).await?;
             for event in chunk.events {
                 assert!(event.sequence >= position, "in order");
                 let is_settled = event.sequence < watermarks[&event.user.partition().number()]
                     || start.cursor.settled.contains(event.sequence);
                 if !is_settled {
-                    count += 1;
-                    assert!(delivered.insert(event.sequence.get(), event).is_none());
+                    assert!(of_lane.insert(event.sequence.get(), event).is_none());
                 }
             }
             if chunk.position == position {
@@ -197,13 +206,14 @@ async fn drain(fixture: &Fixture) -> BTreeMap<u64, QueuedEvent> {
         }
         let mut cursor = start.cursor.clone();
         cursor.watermarks.iter_mut().for_each(|(_, mark)| *mark = position);
-        let settlement = Settlement { delivered: count, ..Settlement::default() };
-        fixture.queue.save(lane, cursor, settlement).await.unwrap();
+        let settlement = Settlement { delivered: of_lane.len() as u64, ..Settlement::default() };
+        delivered.append(&mut of_lane);
+        fixture.queue.save(lane, cursor, settlement).await?;
     }
     // What was lost is counted behind the answer of the last.
-    fixture.queue.lanes(4).await.unwrap();
-    fixture.queue.lanes(4).await.unwrap();
-    delivered
+    fixture.queue.lanes(4).await?;
+    fixture.queue.lanes(4).await?;
+    Ok(())
 }
 
 pub(super) fn adds_up(fixture: &Fixture) -> u64 {
@@ -214,8 +224,14 @@ pub(super) fn adds_up(fixture: &Fixture) -> u64 {
     dropped
 }
 
-async fn survives(original: &Original, harmed: &Path) {
-    let intact = intact(original, harmed);
+/// A start on `harmed` delivers at least these events, but for the `settled` ones, in order, and
+/// accepts more.
+pub(super) async fn survives(
+    original: &Original,
+    intact: &BTreeSet<u64>,
+    settled: &BTreeSet<u64>,
+    harmed: &Path,
+) {
     let fixture = Fixture::open_with(&small(harmed)).unwrap();
     adds_up(&fixture);
     let (new, _) = fixture.append(&["new"]).await;
@@ -227,8 +243,10 @@ async fn survives(original: &Original, harmed: &Path) {
         let before = original.events.get(sequence);
         assert_eq!(before, Some(event), "sequence {sequence} is not what it was");
     }
-    for sequence in &intact {
-        let is_there = delivered.contains_key(sequence) || original.settled.contains(sequence);
+    for sequence in intact {
+        let is_there = delivered.contains_key(sequence)
+            || original.settled.contains(sequence)
+            || settled.contains(sequence);
         assert!(is_there, "sequence {sequence} was not touched, and is lost");
     }
     let dropped = adds_up(&fixture);
@@ -267,7 +285,8 @@ async fn matrix(in_order: bool, seed: u64, harms: usize) {
             // Shown with a failing test.
             eprintln!("{harm:?} number {number} of {}", file.display());
             harm.inflict(&harmed.path().join(file), &mut rng);
-            survives(&original, harmed.path()).await;
+            let intact = intact(&original, harmed.path());
+            survives(&original, &intact, &BTreeSet::new(), harmed.path()).await;
         }
     }
 }

@@ -24,7 +24,7 @@ async fn fill(fixture: &Fixture, dir: &Path, generations: usize) -> u64 {
 }
 
 /// Damages every copy of the frame that begins with this sequence.
-fn damage_frame(generation: &Path, sequence: u64) {
+pub(super) fn damage_frame(generation: &Path, sequence: u64) {
     let file = generation.join("db");
     let mut bytes = std::fs::read(&file).unwrap();
     let frames: Vec<usize> = memchr::memmem::find_iter(&bytes, b"GMFY\x01")
