@@ -6,13 +6,14 @@
 //!
 //! The order of a stop: readiness off; events are still accepted until the application is quiet;
 //! the application listener drains; delivery drains, while GMFY is there; the admin listener
-//! ends, with its streams; the queue closes; the ops listener goes last. All within
+//! ends, with its streams; the queue closes; spans are sent; the ops listener goes last. All within
 //! `shutdown.deadline`; what is not delivered stays on disk.
 
 mod drain;
 mod operations;
 mod reload;
 mod tasks;
+mod traced;
 mod upkeep;
 
 use std::net::SocketAddr;
@@ -36,9 +37,10 @@ use crate::queue::{
     Appender as _, DedupeLimits, OpenError, Options, Queue, ThreadPanicked, Threads,
 };
 use crate::reads::Reads;
-use crate::telemetry::Metrics;
 use crate::telemetry::logging::LogHandle;
-use crate::upstream::{BuildError, Upstream};
+use crate::telemetry::traces::Exporter;
+use crate::telemetry::{Metrics, traces};
+use crate::upstream::{BuildError, CollectorClient, Upstream};
 pub use drain::Drain;
 use operations::Operator;
 pub use reload::{InForce, Reloaded, Reloader};
@@ -79,6 +81,8 @@ pub struct Sidecar {
     api: ApiListener,
     ops: OpsListener,
     admin: AdminListener,
+    /// Where spans are wanted.
+    exporter: Option<Exporter<CollectorClient>>,
 }
 
 /// Where a sidecar listens.
@@ -102,7 +106,8 @@ impl Sidecar {
     /// # Errors
     /// When an address, the folder or a file that the settings name can't be used.
     pub async fn build(settings: Settings, clock: Clock) -> Result<Self, SidecarError> {
-        let metrics = Arc::new(Metrics::new());
+        let (metrics, exporter) = traced::metrics(&settings.tracing, &clock).await?;
+        let metrics = Arc::new(metrics);
         let api = ApiListener::bind(&settings.api).await?;
         let ops = OpsListener::bind(&settings.ops).await?;
         let admin = AdminListener::bind(&settings.admin).await?;
@@ -138,6 +143,7 @@ impl Sidecar {
             api,
             ops,
             admin,
+            exporter,
             clock,
         })
     }
@@ -257,6 +263,14 @@ impl Sidecar {
                 Ok(())
             }
         });
+        let is_traced = self.exporter.is_some();
+        if let Some(exporter) = self.exporter {
+            let stop = stops.traces.clone();
+            tasks.spawn(TRACES, async move {
+                exporter.run(stop).await;
+                Ok(())
+            });
+        }
         // Delivery tries again at once; and another key may be another client's.
         let key_changed = move || {
             controls.reconfigured();
@@ -275,10 +289,13 @@ impl Sidecar {
         }
         stopping.store(true, Ordering::Relaxed);
         let settings = Arc::clone(&in_force.borrow());
-        stops.in_order(&settings, &activity, &mut tasks, failure.is_some()).await;
+        let end = stops.in_order(&settings, &activity, &mut tasks, failure.is_some()).await;
         queue.close();
         drop(queue);
         tokio::task::spawn_blocking(move || threads.join()).await??;
+        if is_traced {
+            stops.traces(&mut tasks, end).await;
+        }
         stops.ops.drain.cancel();
         stops.ops.abort.cancel();
         tasks.wait_for("ops listener", Instant::now() + LAST_WAIT).await;
@@ -293,6 +310,9 @@ impl Sidecar {
 
 /// What ends when the rest has ended: bounded, as everything is.
 const LAST_WAIT: Duration = Duration::from_secs(1);
+/// What spans get at the end, as far as the deadline is not nearer.
+const FLUSH_WAIT: Duration = Duration::from_secs(3);
+const TRACES: &str = "export of traces";
 
 /// How each part is told to stop.
 #[derive(Debug, Default)]
@@ -301,18 +321,20 @@ struct Stops {
     delivery: delivery::Stop,
     admin: http::Stop,
     ops: http::Stop,
+    traces: traces::Stop,
     watches: CancellationToken,
 }
 
 impl Stops {
-    /// Stops accepting, then delivering. `at_once` after a failure: nothing is waited for.
+    /// Stops accepting, then delivering; returns when all is to have ended. `at_once` after a
+    /// failure: nothing is waited for.
     async fn in_order(
         &self,
         settings: &Settings,
         activity: &Activity,
         tasks: &mut Tasks,
         at_once: bool,
-    ) {
+    ) -> Instant {
         let deadline = settings.shutdown.deadline;
         let end = Instant::now() + if at_once { LAST_WAIT } else { deadline };
         let reserve = Duration::from_secs(5).min(deadline / 2);
@@ -335,6 +357,15 @@ impl Stops {
         self.admin.drain.cancel();
         tasks.wait_for("admin listener", Instant::now() + LAST_WAIT).await;
         self.admin.abort.cancel();
+        end
+    }
+
+    /// Sends the spans that are left, when none begins any more.
+    async fn traces(&self, tasks: &mut Tasks, end: Instant) {
+        self.traces.flush.cancel();
+        tasks.wait_for(TRACES, end.min(Instant::now() + FLUSH_WAIT)).await;
+        self.traces.abort.cancel();
+        tasks.wait_for(TRACES, Instant::now() + LAST_WAIT).await;
     }
 }
 

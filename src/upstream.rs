@@ -1,9 +1,11 @@
-//! The client of GMFY: one table of its calls, one place that knows its key.
+//! The client of GMFY: one table of its calls, one place that knows its key. And beside it, by the
+//! same means, the client of the traces' collector.
 
 mod call;
 mod certificates;
 mod circuit;
 mod clients;
+mod collector;
 mod exchange;
 mod failure;
 #[cfg(any(fuzzing, test))]
@@ -32,6 +34,7 @@ pub use self::call::{Call, Id, IdError};
 use self::circuit::Sign;
 pub use self::clients::BuildError;
 use self::clients::{Attempts, classify_read};
+pub use self::collector::CollectorClient;
 use self::exchange::{Drained, Record, Rest};
 use self::failure::classify;
 pub use self::key::{ApiKey, KeyError};
@@ -39,7 +42,7 @@ pub use self::target::Prepared;
 use self::target::Target;
 use crate::clock::Clock;
 use crate::config;
-use crate::telemetry::Metrics;
+use crate::telemetry::{Metrics, traces};
 
 const API_KEY: HeaderName = HeaderName::from_static("x-api-key");
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
@@ -82,6 +85,20 @@ pub enum SendError {
     /// A read, and GMFY failed just now: nothing was sent. It is asked again in about `retry_in`.
     #[error("GMFY failed just now, and is asked again soon")]
     Down { retry_in: Duration },
+}
+
+impl SendError {
+    /// Which of these it is, in a word.
+    #[must_use]
+    pub const fn kind(&self) -> &'static str {
+        match self {
+            Self::Connect(_) => "connect",
+            Self::Tls(_) => "tls",
+            Self::Timeout => "timeout",
+            Self::Broken(_) => "broken",
+            Self::Down { .. } => "down",
+        }
+    }
 }
 
 /// A batch as it is sent.
@@ -291,12 +308,15 @@ impl Upstream {
     ) -> Result<Passed, SendError> {
         let shared = &self.shared;
         let (endpoint, id) = call.endpoint();
-        let mut record = Record::start(Arc::clone(&shared.metrics), endpoint.name);
+        let is_read = endpoint.method == Method::GET;
+        let span = traces::call(if is_read { "GET" } else { "POST" }, endpoint.name);
+        let mut record = Record::start(Arc::clone(&shared.metrics), endpoint.name, span);
         let target = shared.target();
         let deadline = Instant::now() + target.timeout;
         let secret = shared.key();
         let mut request = target.request(&endpoint, id, content_type, &secret)?;
         request.url_mut().set_query(query);
+        record.propagate(request.headers_mut());
         if request.method() == Method::POST {
             if body.is_empty() {
                 // hyper leaves it out, and some servers answer a POST without a length by 411.
@@ -304,7 +324,6 @@ impl Upstream {
             }
             *request.body_mut() = Some(body.into());
         }
-        let is_read = request.method() == Method::GET;
         if is_read {
             target.circuit.check()?;
         }
@@ -372,6 +391,7 @@ impl Shared {
         let key = HeaderValue::from_str(key)
             .map_err(|_| SendError::Connect("the Idempotency-Key is no header".to_owned()))?;
         request.headers_mut().insert(IDEMPOTENCY_KEY, key);
+        traces::propagate(request.headers_mut());
         let bytes = match body {
             BatchBody::Plain(bytes) => bytes,
             BatchBody::Gzip(bytes) => {

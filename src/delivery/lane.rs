@@ -2,6 +2,7 @@
 
 mod burial;
 mod overflow;
+mod traced;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -351,9 +352,14 @@ impl<L: Log, S: BatchSink> Lane<L, S> {
         let key = work.trial().map(|trial| trial.key.to_string()).unwrap_or_default();
         let body = batch::body(work.trial_events());
         let compress = self.shared.settings.delivery.compress;
+        let mut span = traced::begin(metrics, self.index, work);
         let sending = async {
             let body = encode(body, compress).await;
-            let result = self.sink.send_batch(body, key).await;
+            let sending = self.sink.send_batch(body, key);
+            let result = match &mut span {
+                None => sending.await,
+                Some(span) => traced::send(span, sending).await,
+            };
             (result, begun.elapsed())
         };
         // Meanwhile the next batch is read; a failure shows when it is cut.

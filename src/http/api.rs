@@ -15,7 +15,7 @@ use tokio::sync::SemaphorePermit;
 
 use super::body::Body;
 use super::events::{self, BatchForm};
-use super::http_metrics::HttpMetrics;
+use super::http_metrics::{HttpMetrics, method_label};
 use super::idempotency;
 use super::in_force::{ApiSettings, InForce};
 use super::listener::{self, Stop};
@@ -23,12 +23,14 @@ use super::passed::{self, Gmfy};
 use super::prefer;
 use super::problem::Problem;
 use super::request_body;
-use super::request_id::{RequestIds, X_REQUEST_ID};
+use super::request_id::{self, RequestIds, X_REQUEST_ID};
 use super::route::{Action, Matched, matched};
 use super::socket::{BindError, Socket};
 use crate::config::Api;
 use crate::queue::Appender;
 use crate::telemetry::Metrics;
+use crate::telemetry::request::{Current, RequestId};
+use crate::telemetry::traces::Span;
 
 /// The longest path with its query, in bytes.
 const MAX_TARGET: usize = 8 * 1024;
@@ -111,15 +113,34 @@ struct Service<A, G> {
     activity: Activity,
 }
 
-/// Every request. Paths are matched here, from their raw bytes, and not by the router, which
-/// would match them decoded.
+/// Every request, with the id and the span that its log lines tell.
 async fn handle<A: Appender, G: Gmfy>(
     State(service): State<Arc<Service<A, G>>>,
     request: Request,
 ) -> Response<axum::body::Body> {
     let began = Instant::now();
+    let id = service.request_ids.of(request.headers());
+    let mut span = service.state.metrics.traces.as_ref().map(|traces| {
+        let route = matched(request.uri().path()).route.template();
+        traces.request(method_label(request.method()), route, request.headers())
+    });
+    let current = Current::new(id.clone(), span.as_ref().map(Span::scope));
+    let response = current.scope(respond(&service, request, &id, began)).await;
+    if let Some(span) = &mut span {
+        span.answered(response.status().as_u16());
+    }
+    response
+}
+
+/// Paths are matched here, from their raw bytes, and not by the router, which would match them
+/// decoded.
+async fn respond<A: Appender, G: Gmfy>(
+    service: &Service<A, G>,
+    request: Request,
+    id: &RequestId,
+    began: Instant,
+) -> Response<axum::body::Body> {
     let (head, body) = request.into_parts();
-    let request_id = service.request_ids.of(&head.headers);
     let path = head.uri.path();
     let matched = matched(path);
     let now = service.settings.now();
@@ -138,7 +159,7 @@ async fn handle<A: Appender, G: Gmfy>(
         }
         problem.into_response()
     });
-    response.headers_mut().insert(X_REQUEST_ID, request_id);
+    response.headers_mut().insert(X_REQUEST_ID, request_id::header(id));
     if head.method == Method::HEAD {
         let length = http_body::Body::size_hint(response.body()).exact();
         *response.body_mut() = Body::empty();
@@ -150,7 +171,6 @@ async fn handle<A: Appender, G: Gmfy>(
         http.method = %head.method,
         http.route = matched.route.template(),
         http.status = response.status().as_u16(),
-        request.id = ?response.headers().get(X_REQUEST_ID),
         duration_us = u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX),
         "answered"
     );

@@ -13,6 +13,7 @@ use super::prefer::PREFERENCE_APPLIED;
 use super::problem::{self, ListedError, Problem};
 use crate::event::{EventError, Rules};
 use crate::queue::{Answer, Appended, Appender, Submission, Underway};
+use crate::telemetry::traces::accepting;
 
 /// How a batch is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,7 +39,8 @@ pub(super) async fn post_one<A: Appender>(
 ) -> Result<Response<Body>, Problem> {
     let submission = {
         let event = rules.parse_one(&body)?;
-        let mut submission = Submission::with_capacity(1, event.wire.len()).keyed(key);
+        let mut submission =
+            Submission::with_capacity(1, event.wire.len()).keyed(key).traced(accepting());
         submission.push(&event);
         submission
     };
@@ -69,7 +71,8 @@ pub(super) async fn post_batch<A: Appender>(
             None => key,
         });
         let bytes = batch.events.iter().map(|event| event.wire.len()).sum();
-        let mut submission = Submission::with_capacity(batch.events.len(), bytes).keyed(key);
+        let mut submission =
+            Submission::with_capacity(batch.events.len(), bytes).keyed(key).traced(accepting());
         for event in &batch.events {
             submission.push(event);
         }

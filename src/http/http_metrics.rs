@@ -73,7 +73,8 @@ impl HttpMetrics {
     }
 }
 
-fn method_label(method: &Method) -> &'static str {
+/// The method, of a few known ones, as metrics and traces name it.
+pub(super) fn method_label(method: &Method) -> &'static str {
     match *method {
         Method::GET => "GET",
         Method::HEAD => "HEAD",

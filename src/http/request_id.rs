@@ -1,9 +1,12 @@
 //! The id that tells a request in logs: the caller's, if it is sane, else one of ours.
 
+use std::io::Write as _;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use http::header::HeaderName;
 use http::{HeaderMap, HeaderValue};
+
+use crate::telemetry::request::RequestId;
 
 pub(super) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// The longest id taken from a caller, in bytes.
@@ -24,12 +27,27 @@ impl Default for RequestIds {
 
 impl RequestIds {
     /// The id of a request with these headers.
-    pub(super) fn of(&self, headers: &HeaderMap) -> HeaderValue {
-        headers.get(X_REQUEST_ID).filter(|id| is_sane(id)).cloned().unwrap_or_else(|| {
-            let count = self.next.fetch_add(1, Ordering::Relaxed);
-            HeaderValue::try_from(format!("{:08x}{count:012x}", self.process))
-                .unwrap_or_else(|_| HeaderValue::from_static("-"))
-        })
+    pub(super) fn of(&self, headers: &HeaderMap) -> RequestId {
+        let sent = headers.get(X_REQUEST_ID).filter(|id| is_sane(id));
+        sent.map_or_else(|| self.make(), |id| RequestId::Sent(id.clone()))
+    }
+
+    fn make(&self) -> RequestId {
+        let count = self.next.fetch_add(1, Ordering::Relaxed);
+        let mut id = [b'-'; 20];
+        // A count of more than 12 digits, which no process reaches, is cut off.
+        drop(write!(&mut id[..], "{:08x}{count:012x}", self.process));
+        RequestId::Made(id)
+    }
+}
+
+/// The id as the answer carries it.
+pub(super) fn header(id: &RequestId) -> HeaderValue {
+    match id {
+        RequestId::Sent(id) => id.clone(),
+        RequestId::Made(id) => {
+            HeaderValue::from_bytes(id).unwrap_or_else(|_| HeaderValue::from_static("-"))
+        }
     }
 }
 
@@ -49,8 +67,12 @@ mod tests {
         for (sent, kept) in [("abc-1", true), ("", false), ("a b", false), (&long, false)] {
             let headers =
                 HeaderMap::from_iter([(X_REQUEST_ID, HeaderValue::from_str(sent).unwrap())]);
-            assert_eq!(ids.of(&headers) == sent, kept, "{sent:?}");
+            assert_eq!(ids.of(&headers).as_str() == sent, kept, "{sent:?}");
         }
-        assert_ne!(ids.of(&HeaderMap::new()), ids.of(&HeaderMap::new()));
+        let ours = [ids.of(&HeaderMap::new()), ids.of(&HeaderMap::new())];
+        assert_ne!(ours[0], ours[1]);
+        let hexadecimal = |id: &RequestId| id.as_str().bytes().all(|b| b.is_ascii_hexdigit());
+        assert!(ours.iter().all(hexadecimal), "{ours:?}");
+        assert_eq!(header(&ours[0]), ours[0].as_str());
     }
 }

@@ -6,6 +6,7 @@ use super::dedupe::{Begun, Mark, RequestKey, Underway};
 use super::frame::{EventHead, RECORD_HEADER, encode_record};
 use super::{Sequence, UserHash};
 use crate::event::{Event, EventKind};
+use crate::telemetry::traces::Accepting;
 
 /// The events of one request: appended together, or not at all.
 #[derive(Debug, Default)]
@@ -17,6 +18,8 @@ pub struct Submission {
     key: Option<Underway>,
     /// Whether any event has a mark.
     is_marked: bool,
+    /// Set where the request is traced.
+    accepting: Option<Box<Accepting>>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -41,6 +44,13 @@ impl Submission {
     #[must_use]
     pub fn keyed(mut self, key: Option<Underway>) -> Self {
         self.key = key;
+        self
+    }
+
+    /// The same, of a request that is traced: its commit is a part of the trace.
+    #[must_use]
+    pub fn traced(mut self, accepting: Option<Box<Accepting>>) -> Self {
+        self.accepting = accepting;
         self
     }
 
@@ -97,6 +107,10 @@ impl Submission {
     #[must_use]
     pub fn bytes(&self) -> usize {
         self.records.len()
+    }
+
+    pub(super) fn take_accepting(&mut self) -> Option<Box<Accepting>> {
+        self.accepting.take()
     }
 
     pub(super) fn is_marked(&self) -> bool {

@@ -31,6 +31,7 @@ use super::{AppendError, Appended, QueuedEvent, Readiness, Sequence, Submission}
 use crate::clock::{Clock, Timestamp};
 use crate::telemetry::heartbeat::BEAT;
 use crate::telemetry::stream::{EventOutcome, Happening};
+use crate::telemetry::traces::{Accepting, Span};
 use crate::telemetry::{Metrics, Pulse};
 
 const GROUP_EVENTS: usize = 1024;
@@ -52,6 +53,13 @@ pub(super) struct Request {
     pub(super) permit: OwnedSemaphorePermit,
     /// Of a requeue: nobody else works on dead letters until it is done.
     pub(super) turn: Option<Turn>,
+}
+
+/// A commit as a part of a request's trace.
+#[derive(Debug)]
+struct Traced {
+    span: Span,
+    request: Box<Accepting>,
 }
 
 /// What the writer knows of the generation it writes.
@@ -180,6 +188,7 @@ impl Writer {
         let mut marks = 0;
         let mut duplicates = 0;
         for Request { mut submission, done, permit, turn } in requests {
+            let traced = self.trace(&mut submission);
             let mut repeated = 0;
             if submission.is_marked() {
                 let (is_new, added) = self.dedupe.add_events(submission.marks(), at);
@@ -192,7 +201,7 @@ impl Writer {
             duplicates += repeated;
             let (appended, key) = builder.push(submission, repeated);
             // A key, or a turn, stays taken until the commit is done.
-            answers.push((done, appended, (key, permit, turn)));
+            answers.push((done, appended, traced, (key, permit, turn)));
         }
         let group = builder.finish();
         // Failed or not, these sequences are never used again.
@@ -200,9 +209,13 @@ impl Writer {
         match self.store_with_one_retry(&group) {
             Ok(()) => {
                 self.metrics.commit_duration.observe(started.elapsed().as_secs_f64());
+                let size = (group.events.len(), answers.len());
+                for (_, appended, traced, _) in &mut answers {
+                    self.traced(traced.as_deref_mut(), appended, size);
+                }
                 self.publish(group, at, duplicates);
                 self.readiness.set(Readiness::Ready);
-                for (done, appended, _held) in answers {
+                for (done, appended, _traced, _held) in answers {
                     drop(done.send(Ok(appended)));
                 }
                 if let Some(interval) = self.live.interval() {
@@ -221,10 +234,31 @@ impl Writer {
                 if self.readiness.set(state) != state {
                     error!(error = %cause, "events are refused: they can't be stored");
                 }
-                for (done, _, _held) in answers {
+                for (done, _, traced, _held) in answers {
+                    if let Some(mut traced) = traced {
+                        traced.span.failed("store_failed");
+                    }
                     drop(done.send(Err(answer.clone())));
                 }
             }
+        }
+    }
+
+    /// Begins the span of this commit in a request's trace, where it has one.
+    fn trace(&self, submission: &mut Submission) -> Option<Box<Traced>> {
+        let traces = self.metrics.traces.as_ref()?;
+        let request = submission.take_accepting()?;
+        Some(Box::new(Traced { span: traces.commit(&request), request }))
+    }
+
+    /// Tells what became of a traced request, before its events are delivered. `size` is the
+    /// commit's, in events and requests.
+    fn traced(&self, traced: Option<&mut Traced>, appended: &Appended, size: (usize, usize)) {
+        let (Some(traces), Some(traced)) = (&self.metrics.traces, traced) else { return };
+        let sequences = appended.sequences.map(|(first, last)| (first.get(), last.get()));
+        traced.span.committed(size, sequences);
+        if let Some((first, last)) = sequences {
+            traces.accepted(&traced.request, first, last);
         }
     }
 

@@ -14,6 +14,7 @@ use super::flights::{self, Begun, Flight, Landed};
 use super::key::{self, Route};
 use super::lifetime::{Lifetime, Use, judge};
 use super::{Inner, asked};
+use crate::telemetry::request::Current;
 use crate::upstream::{Call, Passed, ReadSource, SendError};
 
 /// Up to this size an answer is compressed where it is wanted; a larger one on a thread that may
@@ -85,7 +86,9 @@ impl<S: ReadSource> Inner<S> {
         background: Option<Background<S>>,
     ) {
         let (inner, target) = (Arc::clone(self), target.clone());
-        self.tasks.spawn(async move {
+        // What nobody waits for is no part of a request.
+        let current = if background.is_some() { Current::default() } else { Current::get() };
+        self.tasks.spawn(current.scope(async move {
             let _background = background;
             let _listed = Listed { inner: &inner, key: &target.key, flight: &flight };
             let starts = not_before.unwrap_or_else(Instant::now);
@@ -95,7 +98,7 @@ impl<S: ReadSource> Inner<S> {
                 () = inner.flights.abandoned(&target.key, &flight, worthless_at) => {}
                 landed = inner.fetch(&target, &flight, not_before) => flight.land(landed),
             }
-        });
+        }));
     }
 
     /// Fetches. What comes of it is kept, and the flight off the list, when this resolves: who

@@ -16,6 +16,7 @@ use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{EnvFilter, Registry, reload};
 
+use super::request::Current;
 use crate::config::{Log, LogFormat};
 
 /// Why the log can't be set up or changed.
@@ -172,8 +173,35 @@ where
         if self.text.load(Ordering::Relaxed) {
             text_line(writer, event)
         } else {
-            self.json.format_event(context, writer, event)
+            self.json_line(context, writer, event)
         }
+    }
+}
+
+impl Lines {
+    /// An object, with the fields of the request at hand at its end.
+    fn json_line<S>(
+        &self,
+        context: &FmtContext<'_, S, JsonFields>,
+        mut writer: Writer<'_>,
+        event: &Event<'_>,
+    ) -> fmt::Result
+    where
+        S: Subscriber + for<'lookup> LookupSpan<'lookup>,
+    {
+        let mut more = String::new();
+        Current::fields(|name, value| {
+            // Neither can fail: both are texts.
+            let value = serde_json::to_string(value).unwrap_or_default();
+            more.extend([",\"", name, "\":", &value]);
+        });
+        if more.is_empty() {
+            return self.json.format_event(context, writer, event);
+        }
+        let mut line = String::with_capacity(512);
+        self.json.format_event(context, Writer::new(&mut line), event)?;
+        let object = line.trim_end().strip_suffix('}').ok_or(fmt::Error)?;
+        writeln!(writer, "{object}{more}}}")
     }
 }
 
@@ -198,7 +226,9 @@ fn text_line(mut writer: Writer<'_>, event: &Event<'_>) -> fmt::Result {
         write!(writer, "{time} {level:>5} {target}: ")?;
     }
     DefaultFields::new().format_fields(writer.by_ref(), event)?;
-    writeln!(writer)
+    let mut more = String::new();
+    Current::fields(|name, value| more.extend([" ", name, "=", value]));
+    writeln!(writer, "{more}")
 }
 
 #[cfg(test)]
@@ -272,6 +302,60 @@ mod tests {
                 let (time, rest) = line.split_once("Z ").unwrap();
                 assert_eq!(time.len(), "12:34:56.789".len());
                 assert_eq!(rest, " WARN telemetry::logging::tests: queue is full events=3");
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_line_within_a_request_names_it_and_its_span() {
+        use crate::telemetry::request::RequestId;
+        use crate::telemetry::traces::{Collector, ExportError};
+        use crate::telemetry::{Metrics, Traces};
+
+        struct Never;
+        impl Collector for Never {
+            async fn export(&self, _: bytes::Bytes) -> Result<bytes::Bytes, ExportError> {
+                std::future::pending().await
+            }
+        }
+
+        let (traces, _exporter) = Traces::new(0.0, &Metrics::new(), Never);
+        let parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00";
+        let headers = http::HeaderMap::from_iter([(
+            http::HeaderName::from_static("traceparent"),
+            http::HeaderValue::from_static(parent),
+        )]);
+        let span = traces.request("GET", "/v1/version/", &headers);
+        let id = RequestId::Sent(http::HeaderValue::from_static("a\"b"));
+        for (scope, format) in [
+            (None, LogFormat::Json),
+            (Some(span.scope()), LogFormat::Json),
+            (Some(span.scope()), LogFormat::Text),
+        ] {
+            let is_traced = scope.is_some();
+            let written = Written::default();
+            let log = log(Some(format), "info");
+            let (subscriber, _handle) = subscriber(&log, false, false, written.writer()).unwrap();
+            let within = Current::new(id.clone(), scope);
+            let guard = tracing::subscriber::set_default(subscriber);
+            within.scope(async { tracing::info!(queue.events = 3, "told") }).await;
+            tracing::info!("of no request");
+            drop(guard);
+            let lines = written.lines();
+            assert!(!lines[1].contains("request.id"), "{lines:?}");
+            if format == LogFormat::Text {
+                let fields = "told queue.events=3 request.id=a\"b \
+                              trace.id=0af7651916cd43dd8448eb211c80319c span.id=";
+                assert!(lines[0].contains(fields), "{lines:?}");
+                continue;
+            }
+            let line: serde_json::Value = serde_json::from_str(&lines[0]).unwrap();
+            assert_eq!((&line["message"], &line["queue.events"]), (&"told".into(), &3.into()));
+            assert_eq!(line["request.id"], "a\"b");
+            assert_eq!(line["trace.id"].is_string(), is_traced, "{line}");
+            if is_traced {
+                assert_eq!(line["trace.id"], "0af7651916cd43dd8448eb211c80319c");
+                assert_eq!(line["span.id"].as_str().unwrap().len(), 16);
             }
         }
     }

@@ -11,6 +11,7 @@ use super::heartbeat::Heartbeats;
 use super::ledger::{Ledger, LedgerCollector};
 use super::recent::Recent;
 use super::stream::EventStream;
+use super::traces::Traces;
 
 /// From 50 µs to 2.5 s: what an acknowledgement, a commit or a local answer takes.
 const LOCAL_SECONDS: &[f64] = &[
@@ -68,6 +69,8 @@ pub const REJECT_REASONS: [&str; 15] = [
 ];
 /// Values of the label `result` of a reload: taken, or refused whole because something is invalid.
 pub const RELOAD_RESULTS: [&str; 2] = ["applied", "refused"];
+/// Values of the label `reason` of spans that don't reach the collector.
+pub const SPAN_DROP_REASONS: [&str; 3] = ["queue_full", "refused", "stopped"];
 /// Values of the label `route` of what is read through the sidecar.
 pub const READ_ROUTES: [&str; 9] = [
     "users",
@@ -97,6 +100,8 @@ pub struct Metrics {
     /// No metrics either: what becomes of events, as it happens, and what became of the last ones.
     pub stream: Arc<EventStream>,
     pub recent: Recent,
+    /// Nor this: what begins spans, where they are wanted.
+    pub traces: Option<Traces>,
     pub events_rejected: IntCounterVec,
     /// Identities forgotten before `events.dedupe_window` was over.
     pub dedupe_forgotten: IntCounter,
@@ -116,6 +121,8 @@ pub struct Metrics {
     pub cache_bytes: IntGauge,
     pub http_requests: IntCounterVec,
     pub http_request_duration: HistogramVec,
+    pub spans_exported: IntCounter,
+    pub spans_dropped: IntCounterVec,
 }
 
 impl Default for Metrics {
@@ -237,10 +244,22 @@ impl Metrics {
                 &["route"],
                 LOCAL_SECONDS,
             )?,
+            spans_exported: counter(
+                &registry,
+                "gmfy_trace_spans_exported_total",
+                "Spans that the collector took.",
+            )?,
+            spans_dropped: counters(
+                &registry,
+                "gmfy_trace_spans_dropped_total",
+                "Spans that did not reach the collector, by reason.",
+                &["reason"],
+            )?,
             ledger,
             heartbeats: Heartbeats::default(),
             stream: Arc::default(),
             recent: Recent::default(),
+            traces: None,
             registry: registry.clone(),
         };
         let build = gauges(
@@ -277,6 +296,9 @@ impl Metrics {
         }
         for state in UPSTREAM_STATES {
             self.upstream_state.with_label_values(&[state]).set(i64::from(state == "up"));
+        }
+        for reason in SPAN_DROP_REASONS {
+            self.spans_dropped.with_label_values(&[reason]);
         }
     }
 

@@ -110,11 +110,11 @@ fn builder(
     if is_loopback(base) { builder.no_proxy() } else { builder }
 }
 
-fn build(builder: reqwest::ClientBuilder) -> Result<reqwest::Client, BuildError> {
+pub(super) fn build(builder: reqwest::ClientBuilder) -> Result<reqwest::Client, BuildError> {
     builder.build().map_err(|error| BuildError::Client(error.without_url().to_string()))
 }
 
-fn is_loopback(url: &Url) -> bool {
+pub(super) fn is_loopback(url: &Url) -> bool {
     match url.host() {
         Some(url::Host::Ipv4(address)) => address.is_loopback(),
         Some(url::Host::Ipv6(address)) => address.is_loopback(),

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures_util::StreamExt as _;
 use futures_util::stream::{self, BoxStream};
-use http::StatusCode;
+use http::{HeaderMap, StatusCode};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, timeout_at};
 
@@ -13,6 +13,7 @@ use super::SendError;
 use super::circuit::{Circuit, Sign};
 use super::failure::classify;
 use crate::telemetry::Metrics;
+use crate::telemetry::traces::Span;
 
 /// Counts and times a call that is passed through, when it is over. A call that its caller
 /// abandons before there is anything to say of it isn't counted.
@@ -22,19 +23,37 @@ pub(super) struct Record {
     endpoint: &'static str,
     started: Instant,
     outcome: Option<&'static str>,
+    /// Ends with the record.
+    span: Option<Span>,
 }
 
 impl Record {
-    pub(super) fn start(metrics: Arc<Metrics>, endpoint: &'static str) -> Self {
-        Self { metrics, endpoint, started: Instant::now(), outcome: None }
+    pub(super) fn start(metrics: Arc<Metrics>, endpoint: &'static str, span: Option<Span>) -> Self {
+        Self { metrics, endpoint, started: Instant::now(), outcome: None, span }
+    }
+
+    /// Has the request carry the trace that it is a part of.
+    pub(super) fn propagate(&self, headers: &mut HeaderMap) {
+        if let Some(span) = &self.span {
+            span.propagate(headers);
+        }
     }
 
     /// What came of it so far; the last word counts.
     pub(super) fn note(&mut self, result: Result<StatusCode, &SendError>) {
         self.outcome = Some(outcome(result));
+        if let Some(span) = &mut self.span {
+            match result {
+                Ok(status) => span.got(status.as_u16()),
+                Err(error) => span.failed(error.kind()),
+            }
+        }
     }
 
-    pub(super) fn retried(&self, times: u64) {
+    pub(super) fn retried(&mut self, times: u64) {
+        if let Some(span) = &mut self.span {
+            span.resent(times);
+        }
         self.metrics.upstream_retries.with_label_values(&[self.endpoint]).inc_by(times);
     }
 }

@@ -60,6 +60,22 @@ pub(super) fn config(settings: &config::Upstream, https: bool) -> Result<ClientC
     }
 }
 
+/// TLS by the system's roots, or for an `http` URL without any, as [`config`] has it.
+pub(super) fn public(https: bool) -> Result<ClientConfig, BuildError> {
+    let provider = Arc::new(ring::default_provider());
+    let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
+        .with_safe_default_protocol_versions()
+        .map_err(|error| BuildError::Tls(error.to_string()))?;
+    let builder = if https {
+        let verifier = rustls_platform_verifier::Verifier::new(provider)
+            .map_err(|error| BuildError::Tls(format!("the system's certificates: {error}")))?;
+        builder.dangerous().with_custom_certificate_verifier(Arc::new(verifier))
+    } else {
+        builder.with_root_certificates(RootCertStore::empty())
+    };
+    Ok(builder.with_no_client_auth())
+}
+
 fn certificates(
     setting: &'static str,
     file: &Path,
