@@ -39,6 +39,7 @@ fn each_library_is_named_in_its_place_only() {
         ("axum::", &["http", "simulator"]),
         ("reqwest::", &["upstream"]),
         ("reqwest_middleware::", &["upstream"]),
+        ("opentelemetry", &["telemetry/traces"]),
     ] {
         let mut used = 0;
         for (name, code) in files() {

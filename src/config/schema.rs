@@ -240,9 +240,10 @@ pub(crate) static SCHEMA: &[Setting] = &[
         "Notifications. Unread ones are never cached."),
     setting!(reads.ttl.version = "5m", Period::OR_ZERO, Reload, open; "The version of GMFY's API."),
     setting!(tracing.otlp_endpoint = "none", Or("none", BaseUrl), Restart, open;
-        "Where spans are sent, by OTLP over HTTP."),
+        "Where spans are sent, by OTLP over HTTP: `v1/traces` is appended. Without it there are no "
+        "traces."),
     setting!(tracing.sample_ratio = "0.01", Ratio, Restart, open;
-        "The share of requests that are traced."),
+        "The share of requests that are traced, where the caller's `traceparent` doesn't decide it."),
     setting!(runtime.threads = "auto", Or("auto", Count { min: 1, max: 1024 }), Restart, open;
         "Worker threads; `auto` follows the CPU quota."),
     setting!(shutdown.quiet = "1s", Period::OR_ZERO, Reload, open;

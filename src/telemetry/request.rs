@@ -56,7 +56,7 @@ impl Current {
     /// That of the task at hand; nothing is known of it where there is none.
     #[must_use]
     pub fn get() -> Self {
-        CURRENT.try_with(Clone::clone).unwrap_or_default()
+        Self::with(Self::clone).unwrap_or_default()
     }
 
     /// Runs `future` as work for this request.
@@ -64,15 +64,19 @@ impl Current {
         CURRENT.scope(self, future).await
     }
 
+    /// None outside of requests, and while a thread's own data is torn down.
+    fn with<T>(f: impl FnOnce(&Self) -> T) -> Option<T> {
+        CURRENT.try_with(f).ok()
+    }
+
     /// Hands the scope at hand to `f`; none where nothing is traced.
     pub(super) fn with_scope<T>(f: impl FnOnce(&Scope) -> T) -> Option<T> {
-        CURRENT.try_with(|current| current.scope.as_ref().map(f)).ok().flatten()
+        Self::with(|current| current.scope.as_ref().map(f)).flatten()
     }
 
     /// Writes the fields that tell the request in a log line, each by `field(name, value)`.
     pub(super) fn fields(mut field: impl FnMut(&str, &str)) {
-        // Not there outside of requests, nor while the task's own data is torn down.
-        let _ = CURRENT.try_with(|current| {
+        Self::with(|current| {
             if let Some(id) = &current.id {
                 field("request.id", id.as_str());
             }

@@ -24,3 +24,4 @@ mod http;
 mod metrics;
 mod reads;
 mod reload;
+mod traces;
