@@ -39,7 +39,8 @@ def send(event):
             if answer is None or answer.status_code != 503:
                 # Without an answer it isn't known whether the event was taken: only a unique one
                 # (with an idempotence_key) may be sent again without counting twice.
-                print(f"event not taken: {error}: {answer and answer.text}", file=sys.stderr)
+                said = "" if answer is None else answer.text
+                print(f"event not taken: {error}: {said}", file=sys.stderr)
                 return False
             time.sleep(min(int(answer.headers.get("Retry-After", 1)), 5))
     print("event not taken: the sidecar's queue is full", file=sys.stderr)
