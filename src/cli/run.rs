@@ -13,7 +13,7 @@ use super::settings::{SettingsArgs, load};
 use super::signals::Signals;
 use super::{Failure, service};
 use crate::clock::Clock;
-use crate::config::Settings;
+use crate::config::{self, Settings};
 use crate::sidecar::{Sidecar, SidecarError, Stopped};
 use crate::telemetry::logging::{self, LogHandle};
 
@@ -33,6 +33,8 @@ pub(super) fn run(arguments: &SettingsArgs) -> Result<ExitCode, Failure> {
             api.address = addresses.api.map(tracing::field::display),
             ops.address = addresses.ops.map(tracing::field::display),
             admin.address = addresses.admin.map(tracing::field::display),
+            runtime.processors = processors(),
+            runtime.threads = workers(&settings.runtime, processors()),
             queue.dir = %settings.queue.dir.display(),
             queue.events = sidecar.metrics().ledger.snapshot().queued(),
             "ready"
@@ -96,10 +98,32 @@ pub(super) fn start_log(settings: &Settings) -> Result<Arc<LogHandle>, Failure> 
 
 pub(super) fn runtime(settings: &Settings) -> Result<Runtime, Failure> {
     let mut builder = tokio::runtime::Builder::new_multi_thread();
-    // One core is left to the queue's threads and to the application: on two cores, one thread took
-    // half as many requests again as two.
-    let quota = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    builder.worker_threads(settings.runtime.threads.unwrap_or(quota.saturating_sub(1).max(1)));
+    builder.worker_threads(workers(&settings.runtime, processors()));
     // What blocks is few: reads of the log by the lanes, name look-ups, files.
     Ok(builder.enable_all().thread_name("runtime").max_blocking_threads(16).build()?)
+}
+
+/// The processors that this process may use, as its affinity and its cgroup's quota have it.
+fn processors() -> usize {
+    std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
+}
+
+/// How many threads the runtime has. One processor is left to the queue's threads and to the
+/// application: on two, one thread took half as many requests again as two.
+fn workers(settings: &config::Runtime, processors: usize) -> usize {
+    settings.threads.unwrap_or_else(|| processors.saturating_sub(1).max(1))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_processor_is_left_to_others_unless_the_settings_say_how_many_threads() {
+        for (threads, processors, expected) in
+            [(None, 1, 1), (None, 2, 1), (None, 8, 7), (Some(3), 1, 3), (Some(1), 8, 1)]
+        {
+            assert_eq!(workers(&config::Runtime { threads }, processors), expected);
+        }
+    }
 }

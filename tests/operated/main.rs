@@ -17,6 +17,8 @@
 
 #[path = "../e2e/client.rs"]
 mod client;
+#[path = "../it/traces/collector.rs"]
+mod collector;
 #[path = "../e2e/gmfy.rs"]
 mod gmfy;
 mod idle;
@@ -25,9 +27,11 @@ mod logs;
 #[path = "../e2e/process.rs"]
 mod process;
 mod prometheus;
+mod quota;
 mod reload;
 mod restarts;
 mod service;
+mod traces;
 
 use std::future::Future;
 use std::time::Duration;

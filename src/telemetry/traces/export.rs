@@ -228,11 +228,10 @@ impl<C: Collector> Exporter<C> {
                 let refused = refused.min(spans);
                 self.counts.exported.inc_by(spans - refused);
                 self.counts.refused.inc_by(refused);
-                if std::mem::take(&mut self.failures) > 0 && refused == 0 {
-                    info!("the collector takes spans again");
-                }
                 if refused > 0 {
                     self.failing(&why);
+                } else if std::mem::take(&mut self.failures) > 0 {
+                    info!("the collector takes spans again");
                 }
             }
             Err(ExportError::Refused(why)) => {
