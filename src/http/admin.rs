@@ -16,6 +16,7 @@ mod query;
 mod route;
 mod standing;
 mod status;
+mod status_stream;
 mod stream;
 
 use std::net::SocketAddr;
@@ -55,6 +56,7 @@ pub use standing::{EventStanding, EventState};
 pub use status::{
     CacheStatus, DamageStatus, EventCounts, LaneStatus, QueueStatus, Ready, Status, UpstreamStatus,
 };
+use status_stream::Places;
 pub use stream::{EventNotice, FollowRequest, LostNotices};
 
 /// The paths, in words.
@@ -111,6 +113,7 @@ impl AdminListener {
             settings,
             operations,
             body: BodyLimits::new(MAX_BODY, BODY_TIMEOUT, CONNECTIONS * MAX_BODY),
+            readers: Places::new(),
             stopping: stop.drain.clone(),
         };
         let router = Router::new().fallback(handle::<O>).with_state(Arc::new(service));
@@ -128,6 +131,8 @@ struct Service<O> {
     settings: watch::Receiver<Arc<Settings>>,
     operations: O,
     body: BodyLimits,
+    /// Of the stream of statuses.
+    readers: Places,
     stopping: CancellationToken,
 }
 
@@ -176,7 +181,7 @@ struct NoOptions {}
 
 impl<O: Operations> Service<O> {
     async fn answer(
-        &self,
+        self: &Arc<Self>,
         head: &http::request::Parts,
         body: axum::body::Body,
     ) -> Result<Response<Body>, Problem> {
@@ -184,8 +189,10 @@ impl<O: Operations> Service<O> {
         AllowedHosts::new(&settings.api.allowed_hosts)
             .and_addresses_of(settings.admin.listen.ip())
             .check(&head.uri, &head.headers, head.version)?;
-        if let Some(token) = &settings.admin.token {
-            access::require_token(token, &head.headers)?;
+        if let Some(token) = &settings.admin.token
+            && let Err(refused) = access::require_token(token, &head.headers)
+        {
+            return Ok(page::refusal(head, refused));
         }
         let action = route::action(&head.method, head.uri.path())?;
         if head.method != Method::GET && head.method != Method::HEAD {
@@ -201,6 +208,13 @@ impl<O: Operations> Service<O> {
             Action::Status => {
                 query.end()?;
                 Ok(json(StatusCode::OK, &self.operations.status()))
+            }
+            Action::WatchStatus => {
+                query.end()?;
+                let place = self.readers.take().map_err(|_| Problem::too_many_readers())?;
+                let service = Arc::clone(self);
+                let status = move || service.operations.status();
+                Ok(status_stream::answer(place, status, self.stopping.clone()))
             }
             Action::LogLevel => {
                 query.end()?;

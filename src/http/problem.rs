@@ -55,7 +55,7 @@ kinds! {
     BAD_OPTIONS = "bad-options", UNPROCESSABLE_ENTITY, "invalid", "The body's options are not taken";
     NO_DEAD_LETTER = "no-dead-letter", NOT_FOUND, "invalid", "There is no such dead letter";
     TOO_MANY_READERS = "too-many-readers", SERVICE_UNAVAILABLE, "busy",
-        "Too many read the stream of events";
+        "Too many read this stream";
     NOT_FOUND = "not-found", NOT_FOUND, "invalid", "There is nothing at this path";
     METHOD_NOT_ALLOWED = "method-not-allowed", METHOD_NOT_ALLOWED, "invalid",
         "The path does not take this method";
@@ -232,6 +232,10 @@ impl Problem {
     pub(super) fn foreign_site(header: &'static str) -> Self {
         let detail = format!("Its {header} header names another site than this listener's own.");
         Self::new(&FOREIGN_SITE, detail)
+    }
+
+    pub(super) fn too_many_readers() -> Self {
+        Self::new(&TOO_MANY_READERS, "Close another one, or try again.").retry_after(5)
     }
 
     pub(super) fn no_dead_letter(sequence: Sequence) -> Self {
@@ -413,7 +417,7 @@ impl From<RequeueError> for Problem {
 
 impl From<TooManyFollowers> for Problem {
     fn from(_: TooManyFollowers) -> Self {
-        Self::new(&TOO_MANY_READERS, "Close another one, or try again.").retry_after(5)
+        Self::too_many_readers()
     }
 }
 

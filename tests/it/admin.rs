@@ -4,3 +4,4 @@ mod access;
 mod dead_letters;
 mod delivery;
 mod events;
+mod status_stream;

@@ -10,6 +10,8 @@ use crate::queue::Sequence;
 pub(super) enum Action {
     Page,
     Status,
+    /// The stream of statuses.
+    WatchStatus,
     Flush,
     Pause,
     Resume,
@@ -33,7 +35,7 @@ pub(super) enum LettersAction {
     DiscardAll,
 }
 
-pub(in super::super) const PATHS: &str = "This listener has the status page at /, and /api/status, /api/flush, \
+pub(in super::super) const PATHS: &str = "This listener has the status page at /, and /api/status, /api/status/stream, /api/flush, \
                      /api/delivery/pause, /api/delivery/resume, /api/log-level, \
                      /api/dead-letters, /api/dead-letters/{seq}, /api/dead-letters/{seq}/requeue, \
                      /api/dead-letters/requeue, /api/dead-letters/discard, /api/events/stream, \
@@ -53,6 +55,7 @@ pub(super) fn action(method: &Method, path: &str) -> Result<Action, Problem> {
         ["api", "log-level"] if method == Method::POST => (READ_OR_CHANGE, Action::SetLogLevel),
         ["api", "log-level"] => (READ_OR_CHANGE, Action::LogLevel),
         ["api", "status"] => (READ, Action::Status),
+        ["api", "status", "stream"] => (READ, Action::WatchStatus),
         ["api", "flush"] => (CHANGE, Action::Flush),
         ["api", "delivery", "pause"] => (CHANGE, Action::Pause),
         ["api", "delivery", "resume"] => (CHANGE, Action::Resume),
@@ -99,6 +102,7 @@ mod tests {
             ("/", 200, 405),
             ("/api/status", 200, 405),
             ("/api/status/", 200, 405),
+            ("/api/status/stream", 200, 405),
             ("/api/flush", 405, 200),
             ("/api/log-level", 200, 200),
             ("/api/delivery/pause", 405, 200),

@@ -61,6 +61,12 @@ fn described() -> Vec<Described> {
             "/api/status",
             reading("status", "The sidecar as it stands", "Status", status(), vec![]),
         ),
+        get("/api/status/stream", {
+            let what = "The status, each second; every event's data is a Status";
+            let mut watch = read("watch_status", what, "text/event-stream", stream.clone());
+            watch.problems.push("too-many-readers");
+            watch
+        }),
         post("/api/flush", {
             let wait = parameter(
                 ParameterIn::Query,

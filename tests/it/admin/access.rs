@@ -5,7 +5,7 @@ use gmfy_sidecar::config::Secret;
 use crate::support::{Reply, Request, Running, get, post};
 
 /// Every route: method and path, and the status of a call that is let in.
-const ROUTES: [(&str, &str, u16); 13] = [
+const ROUTES: [(&str, &str, u16); 14] = [
     ("GET", "/", 200),
     ("GET", "/api/dead-letters", 200),
     ("GET", "/api/dead-letters/1", 404),
@@ -14,8 +14,9 @@ const ROUTES: [(&str, &str, u16); 13] = [
     ("POST", "/api/dead-letters/requeue", 200),
     ("POST", "/api/dead-letters/discard", 200),
     ("GET", "/api/events/1", 200),
-    // Its stream has no end: only its head is asked for.
+    // These streams have no end: only their heads are asked for.
     ("HEAD", "/api/events/stream", 200),
+    ("HEAD", "/api/status/stream", 200),
     ("GET", "/api/status", 200),
     ("POST", "/api/flush?wait=0", 200),
     ("POST", "/api/delivery/pause", 200),
@@ -72,6 +73,32 @@ async fn a_token_is_needed_on_every_path_as_bearer_or_basic() {
             assert_eq!(reply.status, expected, "{method} {path} {credentials}");
         }
     }
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn a_browser_without_the_token_gets_the_page_and_asks_for_none_of_its_own() {
+    let running =
+        Running::start(|settings| settings.admin.token = Some(Secret::new("s3cret"))).await;
+    let challenges = |reply: &Reply| {
+        let all = reply.headers.iter().filter(|(name, _)| name == "www-authenticate");
+        all.map(|(_, value)| value.clone()).collect::<Vec<_>>()
+    };
+    let html = "text/html,application/xhtml+xml;q=0.9,*/*;q=0.8";
+    let reply = get("/").header("accept", html).send(running.admin()).await;
+    assert_eq!((reply.status, challenges(&reply)), (401, vec!["Bearer".to_owned()]));
+    assert_eq!(reply.header("content-type"), Some("text/html; charset=utf-8"));
+    assert!(reply.header("content-security-policy").unwrap().starts_with("default-src 'none';"));
+    let with = get("/").header("accept", html).header("authorization", "Bearer s3cret");
+    assert_eq!(with.send(running.admin()).await.text(), reply.text(), "the same, without data");
+    // What its script asks for, and what people open by hand.
+    let status = get("/api/status");
+    let reply = status.clone().header("x-requested-with", "page").send(running.admin()).await;
+    assert_eq!((reply.status, challenges(&reply)), (401, vec!["Bearer".to_owned()]));
+    assert_eq!(problem(&reply), "token-needed");
+    let reply = status.header("accept", html).send(running.admin()).await;
+    assert_eq!((reply.status, challenges(&reply).len()), (401, 2));
+    assert_eq!(problem(&reply), "token-needed");
     running.stop().await;
 }
 
