@@ -195,3 +195,177 @@ fn catalogue() {
       -h, --help               Print help
     ");
 }
+
+#[test]
+fn run_and_dev() {
+    insta::assert_snapshot!(help(&["run"]), @r"
+    Run the sidecar
+
+    Usage: gmfy-sidecar run [OPTIONS]
+
+    Options:
+          --config <FILE>    The settings file (TOML)
+          --set <KEY=VALUE>  Set one setting, e.g. --set delivery.lanes=8; may be repeated
+      -h, --help             Print help
+    ");
+    insta::assert_snapshot!(help(&["dev"]), @r"
+    Try it out: the sidecar and a simulated GMFY in one process, data in a temporary folder
+
+    Usage: gmfy-sidecar dev [OPTIONS]
+
+    Options:
+          --config <FILE>    The settings file (TOML)
+          --set <KEY=VALUE>  Set one setting, e.g. --set delivery.lanes=8; may be repeated
+      -h, --help             Print help
+    ");
+}
+
+#[test]
+fn simulate() {
+    insta::assert_snapshot!(help(&["simulate"]), @r"
+    Run the simulated GMFY alone
+
+    Usage: gmfy-sidecar simulate [OPTIONS]
+
+    Options:
+          --listen <ADDR>       Where to listen; port 0 takes a free one [default:
+                                127.0.0.1:7470]
+          --api-key <K>         The key that callers have to send as x-api-key; without this
+                                flag any key does
+          --latency <TIME>      Hold each answer back for this long, e.g. 20ms [default: 0]
+          --error-rate <SHARE>  Answer this share of the requests with 500, from 0 to 1
+                                [default: 0]
+          --rate-limit <RATE>   Answer 429 above this many requests, e.g. 100/s
+          --reject-type <T>     Refuse requests with an event of this type; may be repeated
+          --max-batch <N>       Refuse batches of more events with 413
+          --down                Close every connection unread, as if GMFY were down
+          --seed <N>            Same seed and same requests, same ids and same faults
+                                [default: 0]
+          --log-level <LEVEL>   Which log lines to write: a level, or filter directives
+                                [default: info]
+      -h, --help                Print help
+    ");
+}
+
+#[test]
+fn check_health_and_openapi() {
+    insta::assert_snapshot!(help(&["check"]), @r"
+    Check the settings and print the effective ones, secrets masked
+
+    Usage: gmfy-sidecar check [OPTIONS]
+
+    Options:
+          --config <FILE>    The settings file (TOML)
+          --set <KEY=VALUE>  Set one setting, e.g. --set delivery.lanes=8; may be repeated
+          --online           Ask GMFY for its version too, with the settings' URL and key
+          --json             Print JSON
+          --defaults         Print a settings file with every setting, its meaning and its
+                             default, and check nothing
+      -h, --help             Print help
+    ");
+    insta::assert_snapshot!(help(&["health"]), @r"
+    Ask the running sidecar's probe; for images without a shell
+
+    Usage: gmfy-sidecar health [OPTIONS]
+
+    Options:
+          --config <FILE>    The settings file (TOML)
+          --set <KEY=VALUE>  Set one setting, e.g. --set delivery.lanes=8; may be repeated
+          --ready            Ask whether it can accept events, not only whether it lives
+      -h, --help             Print help
+    ");
+    insta::assert_snapshot!(help(&["openapi"]), @r"
+    Print the description of the listeners, as OpenAPI 3.1
+
+    Usage: gmfy-sidecar openapi
+
+    Options:
+      -h, --help  Print help
+    ");
+}
+
+#[test]
+fn show_of_dead_letters() {
+    insta::assert_snapshot!(help(&["dead-letters", "show"]), @r"
+    Show one, with GMFY's answer and the event
+
+    Usage: gmfy-sidecar dead-letters show [OPTIONS] <SEQ>
+
+    Arguments:
+      <SEQ>  The dead letter's sequence
+
+    Options:
+          --config <FILE>    The settings file (TOML)
+          --set <KEY=VALUE>  Set one setting, e.g. --set delivery.lanes=8; may be repeated
+          --json             Print JSON
+      -h, --help             Print help
+    ");
+}
+
+#[test]
+fn queue() {
+    insta::assert_snapshot!(help(&["queue", "ls"]), @r"
+    List the log's generations, and how many events wait in them
+
+    Usage: gmfy-sidecar queue ls [OPTIONS]
+
+    Options:
+          --data-dir <DIR>   The folder, as queue.dir names it [default: queue.dir of the
+                             settings]
+          --config <FILE>    The settings file (TOML)
+          --set <KEY=VALUE>  Set one setting, e.g. --set delivery.lanes=8; may be repeated
+          --json             Print JSON
+      -h, --help             Print help
+    ");
+    insta::assert_snapshot!(help(&["queue", "export"]), @r"
+    Print the events that wait, one a line, oldest first
+
+    Usage: gmfy-sidecar queue export [OPTIONS]
+
+    Options:
+          --data-dir <DIR>   The folder, as queue.dir names it [default: queue.dir of the
+                             settings]
+          --config <FILE>    The settings file (TOML)
+          --set <KEY=VALUE>  Set one setting, e.g. --set delivery.lanes=8; may be repeated
+          --json             Print JSON
+      -h, --help             Print help (see more with '--help')
+    ");
+    insta::assert_snapshot!(help(&["queue", "drain"]), @r"
+    Deliver the events that wait to GMFY, and end when none is left
+
+    Usage: gmfy-sidecar queue drain [OPTIONS]
+
+    Options:
+          --data-dir <DIR>   The folder, as queue.dir names it [default: queue.dir of the
+                             settings]
+          --config <FILE>    The settings file (TOML)
+          --set <KEY=VALUE>  Set one setting, e.g. --set delivery.lanes=8; may be repeated
+          --json             Print JSON
+      -h, --help             Print help (see more with '--help')
+    ");
+}
+
+/// The commands below one, by their paths.
+fn paths(command: &clap::Command, above: &str, found: &mut Vec<String>) {
+    for command in command.get_subcommands().filter(|command| command.get_name() != "help") {
+        let path = format!("{above} {}", command.get_name());
+        paths(command, &path, found);
+        found.push(path);
+    }
+}
+
+#[test]
+fn no_command_is_without_a_snapshot() {
+    let tests = [include_str!("tests.rs"), include_str!("queue.rs")].concat();
+    let mut found = Vec::new();
+    paths(&super::Arguments::command(), "", &mut found);
+    assert!(found.len() > 20, "{found:?}");
+    for path in found {
+        let words: Vec<_> = path.split_whitespace().map(|word| format!("{word:?}")).collect();
+        let here = format!("help(&[{}])", words.join(", "));
+        // The tests of `queue` name its commands alone.
+        let there = format!("(help({}),", words.last().map_or("", String::as_str));
+        let there = if path == " queue" { "(help(\"\"),".to_owned() } else { there };
+        assert!(tests.contains(&here) || tests.contains(&there), "{path} has no snapshot");
+    }
+}

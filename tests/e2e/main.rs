@@ -30,6 +30,7 @@ mod memory;
 mod process;
 mod python_client;
 mod refusals;
+mod transcripts;
 
 use std::future::Future;
 use std::time::Duration;
