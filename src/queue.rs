@@ -6,6 +6,7 @@
 //! - `writer` appends: one thread, group commit, an fdatasync before each answer.
 //! - `tail` keeps the newest events in memory for the lanes that keep up.
 //! - `generations` is the log on disk: a row of databases that are removed as a whole.
+//!   `compact` writes those that stay anew without what is settled.
 //! - `frame` and `group` are its format. `dedupe` knows what was accepted lately. `keeper` and
 //!   `state` keep the cursors.
 //! - `letters` is what operators do with dead letters.
@@ -17,6 +18,7 @@
 //! Nothing is acknowledged before it is on disk, nothing is delivered before it is acknowledged,
 //! and no event is deleted before the cursors that pass it are durable.
 
+mod compact;
 mod dead_letter;
 mod dead_letters;
 mod dedupe;

@@ -28,7 +28,7 @@ pub fn frame(data: &[u8]) {
     let Ok((header, records)) = decode(&bytes) else { return };
     let mut events = Vec::new();
     if decode_records(&header, &Bytes::copy_from_slice(records), &mut events).is_ok() {
-        assert_eq!(events.len() as u64, header.events());
+        assert!(events.len() as u64 <= u64::from(header.count));
         assert!(events.iter().map(|event| event.json.len()).sum::<usize>() <= records.len());
     }
     let mut known = 0;

@@ -16,9 +16,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tracing::{error, warn};
 
+use super::compact::{compact, remove_left_over};
 use super::engine::{self, Database, EngineError, folder_bytes, sync_folder};
-use super::frame::{Content, decode, key_of};
+use super::frame::{Content, decode, key_of, left_out};
 use super::group::Assembler;
+use super::passed::Passed;
 use super::repair::{
     Ranges, describe, generation_first, generation_path, is_lost, read_lost, rebuild,
 };
@@ -160,6 +162,7 @@ impl Generations {
         end: Sequence,
         appended_before: u64,
     ) {
+        remove_left_over(&path);
         let lost = read_lost(&path);
         let mut inner = self.lock();
         inner.is_count_due |= !lost.is_empty();
@@ -244,6 +247,71 @@ impl Generations {
         let inner = self.lock();
         let (first, generation) = inner.row.first_key_value()?;
         Some((Sequence::new(*first), generation.end?))
+    }
+
+    /// The sealed ones: first sequence, and the one behind the last; ascending.
+    pub(super) fn sealed(&self) -> Vec<(Sequence, Sequence)> {
+        let inner = self.lock();
+        let sealed =
+            inner.row.iter().filter_map(|(first, g)| Some((Sequence::new(*first), g.end?)));
+        sealed.collect()
+    }
+
+    /// Writes a sealed generation anew without what is settled, see `compact`: its bytes before and
+    /// after, or none where it stays as it is. What was `passed` has to be so on disk.
+    pub(super) fn compact(
+        &self,
+        first: Sequence,
+        passed: &Passed,
+    ) -> Result<Option<(u64, u64)>, EngineError> {
+        let _not_meanwhile = self.opening();
+        let (path, end, lost, before) = {
+            let inner = self.lock();
+            let Some(generation) = inner.row.get(&first.get()) else { return Ok(None) };
+            let Some(end) = generation.end else { return Ok(None) };
+            let before = generation.sealed_bytes;
+            (generation.path.clone(), end, Arc::clone(&generation.lost), before)
+        };
+        let raw = RawFrames::find(&path)?;
+        let contents = raw.contents(Span { first, end: Some(end), limit: None })?;
+        if contents.lost.iter().any(|(from, to)| !is_lost(&lost, *from, *to)) {
+            // Whoever reads it meets the damage.
+            return Ok(None);
+        }
+        if !compact(&path, before, (&raw, &contents), (first, end), passed)? {
+            return Ok(None);
+        }
+        let after = folder_bytes(&path);
+        if let Some(generation) = self.lock().row.get_mut(&first.get()) {
+            generation.raw = None;
+            generation.sealed_bytes = after;
+        }
+        Ok(Some((before, after)))
+    }
+
+    /// Sequences known to be lost in the generations from `from` on, before `before`.
+    pub(super) fn lost_between(&self, from: Sequence, before: Sequence) -> u64 {
+        let inner = self.lock();
+        let lost = inner.row.range(from.get()..).flat_map(|(_, generation)| generation.lost.iter());
+        lost.map(|(first, last)| (last + 1).min(before.get()).saturating_sub(*first)).sum()
+    }
+
+    /// Events that compaction left out of the generations from this one on.
+    pub(super) fn left_out(&self, from: Sequence) -> Result<u64, EngineError> {
+        let _not_meanwhile = self.opening();
+        let paths: Vec<_> = {
+            let inner = self.lock();
+            let sealed = inner.row.range(from.get()..).filter(|(_, g)| g.end.is_some());
+            sealed.map(|(_, generation)| generation.path.clone()).collect()
+        };
+        let mut events = 0;
+        for path in paths {
+            RawFrames::find(&path)?.scan(Sequence::FIRST, |_, value| {
+                events += decode(value).map_or(0, |(header, records)| left_out(&header, records));
+                true
+            })?;
+        }
+        Ok(events)
     }
 
     /// Ends the written one before `end`. It stays readable.

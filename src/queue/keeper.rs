@@ -12,8 +12,9 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
-use tracing::{error, warn};
+use tracing::{error, info, warn};
 
+use super::compact::Looks;
 use super::dead_letters::{BuryError, DeadLetters};
 use super::engine::EngineError;
 use super::generations::Generations;
@@ -88,6 +89,8 @@ pub(super) struct Keeper {
     pub(super) pulse: Pulse,
     /// What was written may not be there any more.
     pub(super) must_rewrite: bool,
+    pub(super) max_bytes: u64,
+    pub(super) looks: Looks,
 }
 
 /// What is answered once the group's changes are written.
@@ -125,7 +128,9 @@ impl Keeper {
                     return Some(task);
                 }
                 Err(RecvTimeoutError::Disconnected) => return None,
-                Err(RecvTimeoutError::Timeout) if self.unsynced_since.is_none() => {}
+                Err(RecvTimeoutError::Timeout) if self.unsynced_since.is_none() => {
+                    self.compact_one();
+                }
                 Err(RecvTimeoutError::Timeout) => {
                     if let Err(error) = self.sync() {
                         error!(error = %error, "the cursors could not be synced; trying again");
@@ -190,6 +195,7 @@ impl Keeper {
             }
         }
         self.remove_passed();
+        self.compact_one();
     }
 
     /// The lanes to deliver with; see [`super::Log::lanes`].
@@ -403,7 +409,42 @@ impl Keeper {
                 warn!(error = %error, generation = first.get(), "its record could not be removed");
             }
         }
+        self.count_bytes();
+    }
+
+    fn count_bytes(&self) {
         let bytes = self.generations.disk_bytes();
         self.ledger.update(|counts| counts.queue_bytes = bytes);
+    }
+
+    /// Where the log takes much room, makes one generation smaller that can't be removed.
+    fn compact_one(&mut self) {
+        let now = Instant::now();
+        let is_short =
+            || self.generations.disk_bytes() > self.max_bytes / 2 || self.reserve.is_released();
+        if self.lanes.is_empty() || !self.looks.is_due(now) || !is_short() {
+            return;
+        }
+        let passed = Passed::of(&self.lanes);
+        let Some(first) = self.looks.choose(&self.generations.sealed(), &passed, now) else {
+            return;
+        };
+        let compacted = self.sync().and_then(|()| self.generations.compact(first, &passed));
+        match compacted {
+            Ok(None) => {}
+            Ok(Some((before, after))) => {
+                info!(
+                    generation = first.get(),
+                    bytes.before = before,
+                    bytes.after = after,
+                    "a generation that a lane still needs was compacted"
+                );
+                self.count_bytes();
+            }
+            Err(error) => {
+                self.looks.failed(first, now);
+                warn!(error = %error, generation = first.get(), "a generation could not be compacted");
+            }
+        }
     }
 }

@@ -30,6 +30,11 @@ impl Passed {
         sequence < self.watermarks[partition.index()] || self.ahead.contains(sequence)
     }
 
+    /// How many partitions are not past this: their events before it may wait.
+    pub(super) fn waiting_before(&self, end: Sequence) -> usize {
+        self.watermarks.iter().filter(|watermark| **watermark < end).count()
+    }
+
     /// Everything before this is settled.
     pub(super) fn low(&self) -> Sequence {
         self.watermarks.iter().min().copied().unwrap_or(Sequence::FIRST)

@@ -380,5 +380,8 @@ pub(super) fn count_lost(
             settled_behind += u64::from(passed.contains(partition, sequence));
         }
     })?;
-    Ok((appended_before + settled_behind).saturating_sub(settled))
+    let lost = generations.lost_between(first, low);
+    // Compaction left out settled ones only.
+    let left_out = generations.left_out(first)?;
+    Ok((appended_before + lost + settled_behind + left_out).saturating_sub(settled))
 }

@@ -4,9 +4,11 @@ use std::fs::File;
 use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
+use std::time::Instant;
 
 use tokio::sync::{Semaphore, oneshot, watch};
 
+use super::compact::Looks;
 use super::dedupe::{Dedupe, Pack};
 use super::engine::EngineError;
 use super::generations::Generations;
@@ -168,6 +170,8 @@ impl Queue {
             unsynced_since: None,
             live: Arc::clone(&live),
             pulse: metrics.heartbeats.part("queue's keeper", &clock),
+            max_bytes: options.max_bytes,
+            looks: Looks::new(Instant::now()),
         };
         let writer = Writer {
             requests: waiting_requests,

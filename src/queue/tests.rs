@@ -1,6 +1,7 @@
 //! The queue as a whole, against what it promises: on disk before the answer, counted right,
 //! readable from any place, and all there again after a crash.
 
+mod compaction;
 mod damage;
 mod fail_points;
 mod heartbeats;
