@@ -38,6 +38,7 @@ mod live;
 mod log;
 mod open;
 mod passed;
+mod readiness;
 mod recover;
 mod repair;
 mod reserve;

@@ -8,33 +8,23 @@
 //! `salvage`. Within a generation every sequence follows the one before: a gap is damage, and is noticed by
 //! whoever reads. Then the generation is rebuilt from what is readable, see `repair`.
 
+mod damage;
+mod reading;
+
 use std::collections::BTreeMap;
 use std::fs;
-use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use tracing::{error, warn};
-
+use super::Sequence;
 use super::compact::{compact, remove_left_over};
 use super::engine::{self, Database, EngineError, folder_bytes, sync_folder};
-use super::frame::{Content, decode, key_of, left_out};
-use super::group::Assembler;
+use super::frame::{decode, left_out};
 use super::passed::Passed;
-use super::repair::{
-    Ranges, describe, generation_first, generation_path, is_lost, read_lost, rebuild,
-};
+use super::repair::{Ranges, generation_first, generation_path, is_lost, read_lost};
 use super::salvage::{RawFrames, Span};
-use super::{Chunk, Partitions, QueuedEvent, ReadLimit, Sequence};
 
-/// Sealed generations that stay open for reading. Lanes that keep pace share one.
-const OPEN_FOR_READING: usize = 3;
-/// Reads that fail in a row before a device's errors count as damage.
-const FAILURES: u32 = 3;
-/// Rebuilds of a generation in one read, before its error is given back.
-const REBUILDS: u32 = 2;
-/// Damages that are remembered, and ranges of each.
-const REMEMBERED: usize = 64;
+pub use damage::Damage;
 
 /// See the module. Its methods block: they are for threads, not for the runtime.
 #[derive(Debug)]
@@ -80,35 +70,6 @@ struct Generation {
     last_read: u64,
     /// Found damaged while it is written: to be sealed, so that it can be rebuilt.
     is_damaged: bool,
-}
-
-/// Something of the queue's folder that was damaged, and what became of it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Damage {
-    /// The folder: a generation's, `state` or `dead-letters`.
-    pub what: String,
-    pub reason: String,
-    /// Sequences whose events are lost, the first ranges of many.
-    pub lost: Vec<RangeInclusive<Sequence>>,
-    /// Where the damaged files are now.
-    pub aside: PathBuf,
-}
-
-impl Damage {
-    pub(super) fn new(
-        path: &Path,
-        reason: &EngineError,
-        lost: &[(u64, u64)],
-        aside: &Path,
-    ) -> Self {
-        let lost = lost.iter().take(REMEMBERED);
-        Self {
-            what: path.file_name().unwrap_or_default().to_string_lossy().into_owned(),
-            reason: reason.to_string(),
-            lost: lost.map(|(first, last)| Sequence::new(*first)..=Sequence::new(*last)).collect(),
-            aside: aside.to_owned(),
-        }
-    }
 }
 
 /// A generation at a moment: which, and how often it was rebuilt.
@@ -226,13 +187,6 @@ impl Generations {
         written.map_or(Ok(()), |database| database.sync())
     }
 
-    /// Writes a sealed generation anew, because what was written to it may not be on disk.
-    pub(super) fn distrust(&self, first: Sequence) -> Result<(), EngineError> {
-        let rebuilds = self.lock().row.get(&first.get()).map_or(0, |g| g.rebuilds);
-        let place = Place { first: first.get(), rebuilds };
-        self.mend(place, EngineError::Damaged("a sync of it failed".to_owned()), true)
-    }
-
     /// The generation in which `sequence` lies or that follows it: its first sequence, and the
     /// events ever appended before that.
     pub(super) fn locate(&self, sequence: Sequence) -> Option<(Sequence, u64)> {
@@ -287,13 +241,6 @@ impl Generations {
             generation.sealed_bytes = after;
         }
         Ok(Some((before, after)))
-    }
-
-    /// Sequences known to be lost in the generations from `from` on, before `before`.
-    pub(super) fn lost_between(&self, from: Sequence, before: Sequence) -> u64 {
-        let inner = self.lock();
-        let lost = inner.row.range(from.get()..).flat_map(|(_, generation)| generation.lost.iter());
-        lost.map(|(first, last)| (last + 1).min(before.get()).saturating_sub(*first)).sum()
     }
 
     /// Events that compaction left out of the generations from this one on.
@@ -356,370 +303,4 @@ impl Generations {
             _ => sync_folder(&self.folder),
         }
     }
-
-    /// Reads events of `partitions` from disk, of one generation at the most. `committed` is where
-    /// the log ends for readers.
-    pub(super) fn read(
-        &self,
-        from: Sequence,
-        committed: Sequence,
-        partitions: &Partitions,
-        limit: ReadLimit,
-    ) -> Result<Chunk, EngineError> {
-        let chunk = self.reading(from, |open| {
-            let end = open.end.unwrap_or(committed).min(committed);
-            let mut chunk = Chunk { events: Vec::new(), position: end.max(from) };
-            let mut bytes = 0;
-            let mut taken = 0;
-            visit(open, from.max(open.first), end, |event| {
-                if event.sequence < from || !partitions.contains(event.user.partition()) {
-                    return true;
-                }
-                let full = taken >= limit.events || bytes + event.json.len() > limit.bytes;
-                if full && taken > 0 {
-                    chunk.position = event.sequence;
-                    return false;
-                }
-                taken += 1;
-                bytes += event.json.len();
-                chunk.events.push(event);
-                true
-            })?;
-            Ok(chunk)
-        })?;
-        let nothing = || Chunk { events: Vec::new(), position: committed.max(from) };
-        Ok(chunk.unwrap_or_else(nothing))
-    }
-
-    /// Reads just these events, ascending; those that are not there are left out.
-    pub(super) fn read_exactly(
-        &self,
-        sequences: &[Sequence],
-        committed: Sequence,
-    ) -> Result<Vec<QueuedEvent>, EngineError> {
-        let mut found = Vec::with_capacity(sequences.len());
-        let mut wanted = sequences;
-        while let Some(next) = wanted.first() {
-            let read = self.reading(*next, |open| {
-                let end = open.end.unwrap_or(committed).min(committed);
-                let here = wanted.partition_point(|sequence| *sequence < end);
-                let (these, _) = wanted.split_at(here);
-                let mut events = Vec::with_capacity(here);
-                let Some(last) = these.last() else { return Ok((0, events)) };
-                visit(open, (*next).max(open.first), last.next(), |event| {
-                    if these.binary_search(&event.sequence).is_ok() {
-                        events.push(event);
-                    }
-                    true
-                })?;
-                Ok((here, events))
-            })?;
-            let Some((here @ 1.., events)) = read else { break };
-            found.extend(events);
-            wanted = wanted.get(here..).unwrap_or_default();
-        }
-        Ok(found)
-    }
-
-    /// Runs `read` on the generation in which the first event at or after `from` may lie; where
-    /// that shows damage, the generation is rebuilt, and read again. None where there is none.
-    fn reading<T>(
-        &self,
-        from: Sequence,
-        mut read: impl FnMut(&Open) -> Result<T, EngineError>,
-    ) -> Result<Option<T>, EngineError> {
-        let mut rebuilds = 0;
-        loop {
-            let (place, error) = match self.open_for_reading(from) {
-                Ok(None) => return Ok(None),
-                Ok(Some(open)) => match read(&open) {
-                    Ok(value) => return Ok(Some(value)),
-                    Err(error) => (open.place, error),
-                },
-                Err(failed) => failed,
-            };
-            if rebuilds == REBUILDS {
-                return Err(error);
-            }
-            rebuilds += 1;
-            self.mend(place, error, false)?;
-        }
-    }
-
-    /// The generation in which the first event at or after `from` may lie, open.
-    fn open_for_reading(&self, from: Sequence) -> Result<Option<Open>, (Place, EngineError)> {
-        let mut opened = None;
-        loop {
-            let (path, place) = match self.lock().find(from, opened.take()) {
-                Found::None => return Ok(None),
-                Found::Open(open) => return Ok(Some(open)),
-                Found::Closed(path, place) => (path, place),
-            };
-            let _one_at_a_time = self.opening();
-            // Another reader may have opened it while this one waited.
-            match self.lock().find(from, None) {
-                Found::Open(open) => return Ok(Some(open)),
-                Found::Closed(again, _) if again == path => {}
-                Found::Closed(..) | Found::None => continue,
-            }
-            let raw = RawFrames::find(&path).map_err(|error| (place, error.into()))?;
-            opened = Some((path, Arc::new(raw)));
-        }
-    }
-
-    /// Rebuilds a generation that showed this error; gives the error back where that can't help,
-    /// or not yet. Where nothing turns out to be missing it is only read anew, unless it `must`
-    /// be rebuilt: a database that is being closed may still move its frames.
-    fn mend(&self, place: Place, error: EngineError, must: bool) -> Result<(), EngineError> {
-        let _one_at_a_time = self.opening();
-        let (path, known_lost, span) = {
-            let mut inner = self.lock();
-            let limit = inner.row.range(place.first + 1..).next().map(|(next, _)| *next);
-            let Some(generation) = inner.row.get_mut(&place.first) else { return Ok(()) };
-            if generation.rebuilds != place.rebuilds {
-                return Ok(());
-            }
-            generation.failures += 1;
-            generation.raw = None;
-            let is_damage = match &error {
-                EngineError::Damaged(_) => true,
-                EngineError::Io(_) => generation.failures >= FAILURES,
-                EngineError::NoSpace => false,
-            };
-            if generation.end.is_none() {
-                generation.is_damaged |= is_damage;
-                return Err(error);
-            }
-            if !is_damage {
-                return Err(error);
-            }
-            let (first, limit) = (Sequence::new(place.first), limit.map(Sequence::new));
-            let span = Span { first, end: generation.end, limit };
-            (generation.path.clone(), Arc::clone(&generation.lost), span)
-        };
-        let raw = RawFrames::find(&path)?;
-        let contents = raw.contents(span)?;
-        let is_new = |(first, last): &&(u64, u64)| !is_lost(&known_lost, *first, *last);
-        let newly_lost: u64 =
-            contents.lost.iter().filter(is_new).map(|(first, last)| last - first + 1).sum();
-        if newly_lost == 0 && !must {
-            if let Some(generation) = self.lock().row.get_mut(&place.first) {
-                generation.rebuilds += 1;
-            }
-            return Ok(());
-        }
-        let aside = match rebuild(&self.dir, &path, &raw, &contents) {
-            Ok(aside) => aside,
-            Err(error) => {
-                warn!(
-                    generation = place.first,
-                    error = %error,
-                    "what is damaged stays in its place: what is readable could not be copied"
-                );
-                path.clone()
-            }
-        };
-        error!(
-            generation = place.first,
-            reason = %error,
-            sequences.lost = describe(&contents.lost),
-            events.kept = contents.events,
-            quarantine = %aside.display(),
-            "a generation is damaged: what is readable of it stays in the queue"
-        );
-        let bytes = folder_bytes(&path);
-        let mut inner = self.lock();
-        let damage = Damage::new(&path, &error, &contents.lost, &aside);
-        if let Some(generation) = inner.row.get_mut(&place.first) {
-            generation.rebuilds += 1;
-            generation.failures = 0;
-            generation.sealed_bytes = bytes;
-            generation.lost = Arc::new(contents.lost);
-        }
-        inner.is_count_due |= newly_lost > 0;
-        inner.newly_lost += newly_lost;
-        inner.remember(damage);
-        Ok(())
-    }
-
-    /// Whether the written one was found damaged: only once it is sealed can it be rebuilt.
-    pub(super) fn is_written_damaged(&self) -> bool {
-        self.lock().row.values().any(|generation| generation.end.is_none() && generation.is_damaged)
-    }
-
-    /// Where the last lost event lies that the counts may still hold; none when there is none.
-    pub(super) fn count_due_until(&self) -> Option<Sequence> {
-        let inner = self.lock();
-        if !inner.is_count_due {
-            return None;
-        }
-        let lost = inner.row.values().filter_map(|generation| generation.lost.last());
-        Some(Sequence::new(lost.map(|(_, last)| last + 1).max().unwrap_or(0)))
-    }
-
-    /// Notes that the counts hold no lost event any more.
-    pub(super) fn counted(&self) {
-        self.lock().is_count_due = false;
-    }
-
-    /// Notes a damage by which so many sequences are lost.
-    pub(super) fn remember(&self, damage: Damage, lost: u64) {
-        let mut inner = self.lock();
-        inner.newly_lost += lost;
-        inner.remember(damage);
-    }
-
-    /// Sequences found to be lost since the start.
-    pub(super) fn newly_lost(&self) -> u64 {
-        self.lock().newly_lost
-    }
-
-    /// The damages found since the start, the newest of many.
-    pub(super) fn damages(&self) -> Vec<Damage> {
-        self.lock().damages.clone()
-    }
-}
-
-/// A generation that is open for reading.
-#[derive(Debug)]
-struct Open {
-    source: Source,
-    place: Place,
-    first: Sequence,
-    end: Option<Sequence>,
-    lost: Arc<Ranges>,
-}
-
-/// Where a generation's frames are read from.
-#[derive(Debug)]
-enum Source {
-    /// While it is written.
-    Database(Arc<Database>),
-    Raw(Arc<RawFrames>),
-}
-
-impl Source {
-    /// Calls `visit` with all frames by key, from the last one that begins at or before `from`
-    /// on, until it returns false.
-    fn scan(
-        &self,
-        from: Sequence,
-        mut visit: impl FnMut(Sequence, &[u8]) -> bool,
-    ) -> Result<(), EngineError> {
-        let database = match self {
-            Self::Raw(raw) => return Ok(raw.scan(from, visit)?),
-            Self::Database(database) => database,
-        };
-        let first_of = |key: &[u8]| key.first_chunk().copied().unwrap_or(key_of(from));
-        // The frame that holds `from` may be a part of an event.
-        let mut key = key_of(from).to_vec();
-        key.extend_from_slice(&[0xff; 4]);
-        let start = database.last_at_most(&key)?.map_or(key_of(from), |(key, _)| first_of(&key));
-        database.scan(&start, |key, value| {
-            visit(Sequence::new(u64::from_be_bytes(first_of(key))), value)
-        })
-    }
-}
-
-enum Found {
-    None,
-    Open(Open),
-    Closed(PathBuf, Place),
-}
-
-impl Inner {
-    fn remember(&mut self, damage: Damage) {
-        if self.damages.len() == REMEMBERED {
-            self.damages.remove(0);
-        }
-        self.damages.push(damage);
-    }
-
-    /// Looks for the generation that may hold `from`; `opened` is one that was just opened.
-    fn find(&mut self, from: Sequence, opened: Option<(PathBuf, Arc<RawFrames>)>) -> Found {
-        self.reads += 1;
-        let holds = |generation: &Generation| generation.end.is_none_or(|end| end > from);
-        let Some((&first, generation)) = self.row.iter_mut().find(|(_, g)| holds(g)) else {
-            return Found::None;
-        };
-        generation.last_read = self.reads;
-        if let Some((path, raw)) = opened
-            && path == generation.path
-            && generation.end.is_some()
-        {
-            generation.raw = Some(raw);
-        }
-        let place = Place { first, rebuilds: generation.rebuilds };
-        let source = match (&generation.database, &generation.raw) {
-            (Some(database), _) => Source::Database(Arc::clone(database)),
-            (None, Some(raw)) => Source::Raw(Arc::clone(raw)),
-            (None, None) => return Found::Closed(generation.path.clone(), place),
-        };
-        let open = Open {
-            source,
-            place,
-            first: Sequence::new(first),
-            end: generation.end,
-            lost: Arc::clone(&generation.lost),
-        };
-        self.close_least_read();
-        Found::Open(open)
-    }
-
-    fn close_least_read(&mut self) {
-        let open = || |g: &&mut Generation| g.raw.is_some();
-        while self.row.values_mut().filter(open()).count() > OPEN_FOR_READING {
-            if let Some(least) = self.row.values_mut().filter(open()).min_by_key(|g| g.last_read) {
-                least.raw = None;
-            }
-        }
-    }
-}
-
-/// Calls `each` with the whole events from `from` to before `end`, in order, until it returns
-/// false. What is missing and not known to be lost is an error.
-fn visit(
-    open: &Open,
-    from: Sequence,
-    end: Sequence,
-    mut each: impl FnMut(QueuedEvent) -> bool,
-) -> Result<(), EngineError> {
-    let mut assembler = Assembler::default();
-    let mut events = Vec::new();
-    let mut expected = from.get();
-    let mut is_over = false;
-    let mut damage = None;
-    let mut missing = |first: u64, last: u64| {
-        let known = first > last || is_lost(&open.lost, first, last);
-        if !known {
-            damage = Some(format!("the events {first} to {last} are missing"));
-        }
-        known
-    };
-    open.source.scan(from, |first, value| {
-        if first >= end {
-            return false;
-        }
-        let Ok((header, records)) = decode(value) else { return missing(expected, expected) };
-        let first = header.first.get();
-        let part = if let Content::Part(part) = header.content { Some(part) } else { None };
-        let continues = part.is_some_and(|part| part > 0);
-        if !continues && first > expected && !missing(expected, first - 1) {
-            return false;
-        }
-        if !assembler.push(&header, records, &mut events) && !continues {
-            return missing(first, first);
-        }
-        if part.is_some() && events.is_empty() {
-            // The event is not complete yet; should it never be, then it is missing.
-            return true;
-        }
-        expected = expected.max(header.end().get());
-        is_over = !events.drain(..).all(&mut each);
-        !is_over
-    })?;
-    if !is_over {
-        missing(expected, end.get().saturating_sub(1));
-    }
-    damage.map_or(Ok(()), |damage| Err(EngineError::Damaged(damage)))
 }

@@ -15,9 +15,10 @@ use super::generations::Generations;
 use super::keeper::{Keeper, Task};
 use super::live::Live;
 use super::open::{OpenError, Options, open};
+use super::readiness::AtomicReadiness;
 use super::state::put_paused;
 use super::tail::Tail;
-use super::writer::{AtomicReadiness, Request, Writer};
+use super::writer::{Request, Writer};
 use super::{
     AppendError, Appended, Appender, Begun, Chunk, Damage, DeadLetter, LaneCursor, LaneStart, Log,
     Partitions, QueuedEvent, ReadLimit, Readiness, RequestKey, Sequence, Settlement, StoreError,
