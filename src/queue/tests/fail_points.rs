@@ -110,16 +110,17 @@ async fn each_call_in_turn(failure: Failure, length: u64, runs: u64) {
     let calls = fault::end(dir.path());
     assert!(told.accepted.len() == 192 && told.settled > 24 && told.buried.len() == 2, "{told:?}");
     holds(dir.path(), &told).await;
+    let (mut tried, mut failed) = (0, 0);
     for call in in_turn(calls, runs) {
         let dir = tempfile::tempdir().unwrap();
         // Shown with a failing test.
         eprintln!("{failure:?} at call {call} of {calls}");
         fault::plan(dir.path(), Some((call..call.saturating_add(length), failure)));
         let told = life(dir.path()).await;
-        // How often the keeper syncs is a matter of time.
-        let came = fault::end(dir.path());
-        assert!(came > call || call + 20 > calls, "only {came} calls, nothing failed");
-        if failure == Failure::Kill && came > call {
+        let has_failed = fault::end(dir.path()) > call;
+        failed += u64::from(has_failed);
+        tried += 1;
+        if failure == Failure::Kill && has_failed {
             let killed = fault::killed(dir.path());
             holds(&killed, &told).await;
             std::fs::remove_dir_all(killed).unwrap();
@@ -127,6 +128,8 @@ async fn each_call_in_turn(failure: Failure, length: u64, runs: u64) {
             holds(dir.path(), &told).await;
         }
     }
+    // How often the keeper syncs and compacts is a matter of time, so the last may not come.
+    assert!(failed * 10 >= tried * 9, "{failed} of {tried} calls failed");
 }
 
 /// The numbers of calls to fail, of so many.
