@@ -24,6 +24,8 @@ use super::salvage::{Contents, RawFrames};
 const QUARANTINE: &str = "quarantine";
 /// What is put aside is for people to look at; the oldest makes room.
 const KEPT_ASIDE: usize = 8;
+/// How often a database is opened that a device's error keeps from it.
+const OPEN_ATTEMPTS: u32 = 3;
 const LOST_FILE: &str = "LOST";
 const GENERATION: &str = "gen-";
 const SALVAGE: &str = "salvage-";
@@ -105,7 +107,15 @@ pub(super) fn readable_entries(
     keys: impl IntoIterator<Item = Vec<u8>>,
 ) -> BTreeMap<Vec<u8>, Vec<u8>> {
     let mut entries = BTreeMap::new();
-    let Ok(database) = Database::open(path) else { return entries };
+    // A device that fails once or twice has lost nothing yet.
+    let mut attempt = 1;
+    let database = loop {
+        match Database::open(path) {
+            Ok(database) => break database,
+            Err(EngineError::Io(_)) if attempt < OPEN_ATTEMPTS => attempt += 1,
+            Err(_) => return entries,
+        }
+    };
     let mut keep = |key: &[u8], value: &[u8]| {
         entries.insert(key.to_vec(), value.to_vec());
         true
