@@ -1,0 +1,183 @@
+//! An outage of minutes, at a steady rate of single events.
+//!
+//! `cargo bench --bench outage` starts the real binary and, in this process, a simulated GMFY and a
+//! caller that posts single events at a fixed rate; takes GMFY away for 150 s, and gives it back. It
+//! prints how long acceptance took before, in and after the outage (from when each event was due, so
+//! that no wait is left out; medians over slices of 10 s), how many requests GMFY saw, and how soon
+//! the backlog was gone. Arguments: `seconds=150`, `rate=500`.
+
+#![allow(
+    clippy::expect_used,
+    clippy::print_stdout,
+    reason = "a benchmark prints its figures, and has no caller to tell of an error"
+)]
+
+use std::io::{BufRead as _, BufReader};
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use gmfy_sidecar::simulator::{Faults, Options, Simulator};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+const SLICE: Duration = Duration::from_secs(10);
+/// Before and after the outage.
+const HEALTHY: Duration = Duration::from_secs(40);
+
+fn main() {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    // `cargo test --benches` only wants to know that it builds and starts.
+    if !arguments.iter().any(|argument| argument == "--bench") {
+        return;
+    }
+    let number = |name: &str| {
+        let value = arguments.iter().find_map(|argument| argument.strip_prefix(name));
+        value.map(|value| value.parse::<u32>().expect("a number"))
+    };
+    let outage = Duration::from_secs(number("seconds=").unwrap_or(150).into());
+    let rate = number("rate=").unwrap_or(500);
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    runtime.block_on(measure(outage, rate));
+}
+
+async fn measure(outage: Duration, rate: u32) {
+    let simulator = Simulator::bind(Options::default()).await.expect("a port");
+    let (gmfy, upstream) = (simulator.handle(), simulator.address());
+    let mut tasks = JoinSet::new();
+    tasks.spawn(simulator.run(CancellationToken::new()));
+    let folder = tempfile::tempdir().expect("a folder");
+    let (sidecar, api, ops) = start(&format!("http://{upstream}/"), folder.path());
+    let caller = Arc::new(Caller::new(&api, &ops, rate));
+
+    let before = caller.run(HEALTHY).await;
+    gmfy.set_faults(Faults { down: true, ..Faults::default() });
+    let attempts =
+        caller.metric("gmfy_upstream_requests_total{endpoint=\"create_batch_events\"").await;
+    let during = caller.run(outage).await;
+    let attempts =
+        caller.metric("gmfy_upstream_requests_total{endpoint=\"create_batch_events\"").await
+            - attempts;
+    let waiting = caller.metric("gmfy_queue_events ").await;
+    gmfy.set_faults(Faults::default());
+    let back = Instant::now();
+    let drained = async {
+        // Events keep coming: gone is what is not older than a moment.
+        while caller.metric("gmfy_queue_events ").await > f64::from(rate) / 5.0 {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        back.elapsed()
+    };
+    let (after, drained) = tokio::join!(caller.run(HEALTHY), drained);
+    println!("an outage of {outage:?} at {rate} events/s; {attempts} requests while it lasted");
+    println!("{waiting} events waited; gone {drained:?} after GMFY came back");
+    println!("acceptance: p50, p99 (and p99 beside that before)");
+    let healthy = before.p99;
+    for (name, phase) in [("before", before), ("during", during), ("after", after)] {
+        println!("  {name}: {:?}, {:?} ({:.2})", phase.p50, phase.p99, ratio(phase.p99, healthy));
+    }
+    drop(sidecar);
+}
+
+fn ratio(this: Duration, that: Duration) -> f64 {
+    this.as_secs_f64() / that.as_secs_f64()
+}
+
+/// How long acceptance took: medians of slices.
+#[derive(Clone, Copy)]
+struct Phase {
+    p50: Duration,
+    p99: Duration,
+}
+
+struct Caller {
+    client: reqwest::Client,
+    events: String,
+    metrics: String,
+    rate: u32,
+}
+
+impl Caller {
+    fn new(api: &str, ops: &str, rate: u32) -> Self {
+        let client = reqwest::Client::builder().no_proxy().build().expect("a client");
+        let (events, metrics) =
+            (format!("http://{api}/v1/events/"), format!("http://{ops}/metrics"));
+        Self { client, events, metrics, rate }
+    }
+
+    /// Posts for so long; no event is refused.
+    async fn run(self: &Arc<Self>, lasting: Duration) -> Phase {
+        let slices = lasting.as_secs().div_ceil(SLICE.as_secs());
+        let (mut p50, mut p99) = (Vec::new(), Vec::new());
+        for _ in 0..slices {
+            let mut posts = JoinSet::new();
+            let begun = Instant::now();
+            let count = self.rate * u32::try_from(SLICE.as_secs()).unwrap_or(u32::MAX);
+            for number in 0..count {
+                let due = begun + SLICE * number / count;
+                tokio::time::sleep_until(due.into()).await;
+                posts.spawn(Arc::clone(self).post(number, due));
+            }
+            let mut took = posts.join_all().await;
+            took.sort_unstable();
+            p50.push(took[took.len() / 2]);
+            p99.push(took[took.len() * 99 / 100]);
+        }
+        p50.sort_unstable();
+        p99.sort_unstable();
+        Phase { p50: p50[p50.len() / 2], p99: p99[p99.len() / 2] }
+    }
+
+    async fn post(self: Arc<Self>, number: u32, due: Instant) -> Duration {
+        let user = number % 997;
+        let body = format!(
+            r#"{{"userId":"{user:06}","type":"visit","source":"outage","number":{number}}}"#
+        );
+        let post = self.client.post(&self.events).header("content-type", "application/json");
+        let answer = post.body(body).send().await.expect("answered");
+        assert_eq!(answer.status(), 202);
+        due.elapsed()
+    }
+
+    /// The sum of the series whose line begins so.
+    async fn metric(&self, name: &str) -> f64 {
+        let answer = self.client.get(&self.metrics).send().await.expect("answered");
+        let text = answer.text().await.expect("text");
+        let lines = text.lines().filter(|line| line.starts_with(name));
+        lines.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()
+    }
+}
+
+/// The sidecar's process, ended with this.
+struct Sidecar(Child);
+
+impl Drop for Sidecar {
+    fn drop(&mut self) {
+        drop(self.0.kill());
+        drop(self.0.wait());
+    }
+}
+
+/// Starts the real binary; returns its addresses too.
+fn start(upstream: &str, folder: &std::path::Path) -> (Sidecar, String, String) {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_gmfy-sidecar"))
+        .args(["run", "--set", "api.listen=127.0.0.1:0", "--set", "ops.listen=127.0.0.1:0"])
+        .args(["--set", "admin.listen=127.0.0.1:0", "--set", "upstream.api_key=k"])
+        .args(["--set", "log.format=json", "--set", &format!("upstream.url={upstream}")])
+        .args(["--set", &format!("queue.dir={}", folder.display())])
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("started");
+    let stderr = child.stderr.take().expect("piped");
+    let mut lines = BufReader::new(stderr).lines();
+    let sidecar = Sidecar(child);
+    let ready = lines.by_ref().find_map(|line| {
+        let line: serde_json::Value = serde_json::from_str(&line.ok()?).ok()?;
+        (line["message"] == "ready").then_some(line)
+    });
+    let ready = ready.expect("ready");
+    // Read on, lest it blocks; ends with the process.
+    std::thread::spawn(move || lines.for_each(drop));
+    let address = |name: &str| ready[name].as_str().unwrap_or_default().to_owned();
+    (sidecar, address("api.address"), address("ops.address"))
+}
