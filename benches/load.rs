@@ -2,8 +2,9 @@
 //!
 //! `cargo bench --bench load` needs `wrk` on the PATH. It starts the real binary, with a null sink
 //! as GMFY in a process of its own, and a bare axum POST handler on two threads; drives each with
-//! `wrk -t1 -c64` in turn, five times; prints the medians and their ratios. Arguments: the cases
-//! to run (`single`, `batch`, `read`); all by default.
+//! `wrk -t1 -c64` in turn, five times; prints the medians and their ratios. With `viewers` it drives
+//! one sidecar with and without five status pages open, in pairs. Arguments: the cases to run
+//! (`single`, `batch`, `viewers`); all by default.
 
 #![allow(
     clippy::expect_used,
@@ -52,6 +53,9 @@ fn main() {
     if wanted("batch") {
         compare("batches of 100, durable, delivering", &batch, 100.0, "/v1/events/batch/");
     }
+    if wanted("viewers") {
+        viewers(&single);
+    }
 }
 
 /// Events of 110 bytes for 10,000 users.
@@ -95,16 +99,7 @@ fn compare(name: &str, script: &Path, events: f64, path: &str) {
         }
         let sink = Served::start(Command::new(this()).arg("serve-sink"), Wait::Address);
         let folder = tempfile::tempdir().expect("a folder");
-        let sidecar = Served::start(
-            Command::new(env!("CARGO_BIN_EXE_gmfy-sidecar"))
-                .args(["run", "--set", "api.listen=127.0.0.1:0", "--set", "ops.listen=127.0.0.1:0"])
-                .args(["--set", "admin.listen=127.0.0.1:0", "--set", "upstream.api_key=k"])
-                .args(["--set", "log.format=json"])
-                .args(["--set", &format!("queue.dir={}", folder.path().display())])
-                .args(["--set", &format!("upstream.url=http://{}/", sink.address)])
-                .stderr(Stdio::piped()),
-            Wait::Ready,
-        );
+        let sidecar = sidecar(folder.path(), &sink);
         ours.push(wrk(&format!("http://{}{path}", sidecar.address), script));
         let stopped = Instant::now();
         while sidecar.queued() > 0.0 && stopped.elapsed() < Duration::from_secs(60) {
@@ -122,6 +117,93 @@ fn compare(name: &str, script: &Path, events: f64, path: &str) {
         median(&mut drained),
         median(&mut memory),
     );
+}
+
+/// Pairs of runs, each on a sidecar of its own, with and without viewers in turns.
+const PAIRS: usize = 9;
+/// Status pages that are open. Each reads both streams.
+const VIEWERS: usize = 5;
+
+/// What viewers of the status page cost those who send events.
+fn viewers(script: &Path) {
+    let (mut with, mut without, mut ratios) = (vec![], vec![], vec![]);
+    for pair in 0..PAIRS {
+        let sink = Served::start(Command::new(this()).arg("serve-sink"), Wait::Address);
+        let folder = tempfile::tempdir().expect("a folder");
+        let sidecar = sidecar(folder.path(), &sink);
+        let url = format!("http://{}/v1/events/", sidecar.address);
+        // What a first run costs is neither's.
+        wrk(&url, script);
+        let watched = || {
+            let viewers: Vec<_> = (0..VIEWERS).flat_map(|_| Viewer::both(&sidecar.admin)).collect();
+            let rate = wrk(&url, script);
+            assert!(viewers.iter().all(Viewer::has_read), "a viewer was sent nothing");
+            rate
+        };
+        let (on, off) = if pair % 2 == 0 {
+            let on = watched();
+            (on, wrk(&url, script))
+        } else {
+            let off = wrk(&url, script);
+            (watched(), off)
+        };
+        with.push(on);
+        without.push(off);
+        ratios.push(on / off);
+    }
+    println!(
+        "single events with {VIEWERS} viewers: {:.0} requests/s, without {:.0}, ratio {:.3} (median \
+         of {PAIRS} pairs, from {:.3} to {:.3})",
+        median(&mut with),
+        median(&mut without),
+        median(&mut ratios),
+        ratios.first().copied().unwrap_or_default(),
+        ratios.last().copied().unwrap_or_default(),
+    );
+}
+
+/// A reader of one stream, ended with this.
+struct Viewer {
+    child: Child,
+    read: tempfile::NamedTempFile,
+}
+
+impl Viewer {
+    /// What one page reads.
+    fn both(admin: &str) -> [Self; 2] {
+        ["status", "events"].map(|stream| {
+            let read = tempfile::NamedTempFile::new().expect("a file");
+            let output = read.reopen().expect("the same file");
+            let url = format!("http://{admin}/api/{stream}/stream");
+            let child = Command::new("curl").args(["-sN", &url]).stdout(output).spawn();
+            Self { child: child.expect("curl"), read }
+        })
+    }
+
+    fn has_read(&self) -> bool {
+        self.read.as_file().metadata().is_ok_and(|file| file.len() > 0)
+    }
+}
+
+impl Drop for Viewer {
+    fn drop(&mut self) {
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+}
+
+/// The real binary, delivering to this sink.
+fn sidecar(folder: &Path, sink: &Served) -> Served {
+    Served::start(
+        Command::new(env!("CARGO_BIN_EXE_gmfy-sidecar"))
+            .args(["run", "--set", "api.listen=127.0.0.1:0", "--set", "ops.listen=127.0.0.1:0"])
+            .args(["--set", "admin.listen=127.0.0.1:0", "--set", "upstream.api_key=k"])
+            .args(["--set", "log.format=json"])
+            .args(["--set", &format!("queue.dir={}", folder.display())])
+            .args(["--set", &format!("upstream.url=http://{}/", sink.address)])
+            .stderr(Stdio::piped()),
+        Wait::Ready,
+    )
 }
 
 fn median(values: &mut [f64]) -> f64 {
@@ -160,12 +242,13 @@ struct Served {
     child: Child,
     address: String,
     ops: String,
+    admin: String,
 }
 
 impl Served {
     fn start(command: &mut Command, wait: Wait) -> Self {
         let mut child = command.stdout(Stdio::piped()).spawn().expect("started");
-        let (mut address, mut ops) = (String::new(), String::new());
+        let (mut address, mut ops, mut admin) = (String::new(), String::new(), String::new());
         match wait {
             Wait::Address => {
                 let stdout = child.stdout.as_mut().expect("piped");
@@ -180,15 +263,17 @@ impl Served {
                         continue;
                     };
                     if line["message"] == "ready" {
-                        address = line["api.address"].as_str().unwrap_or_default().to_owned();
-                        ops = line["ops.address"].as_str().unwrap_or_default().to_owned();
+                        let said = |name: &str| line[name].as_str().unwrap_or_default().to_owned();
+                        address = said("api.address");
+                        ops = said("ops.address");
+                        admin = said("admin.address");
                         break;
                     }
                 }
             }
         }
         assert!(!address.is_empty(), "it did not start");
-        Self { child, address, ops }
+        Self { child, address, ops, admin }
     }
 
     fn queued(&self) -> f64 {
