@@ -1,8 +1,8 @@
 //! `GET /api/events/stream`: what becomes of events as server-sent events.
 //!
 //! Each is the event `message` with a JSON object; `lost` tells how many found no room because
-//! the reader is slow. A stream gives at most [`AT_ONCE`] in [`PAUSE`], so that readers cost
-//! ingest next to nothing whatever the load.
+//! the reader is slow. A stream gives at most [`AT_ONCE`] in [`PAUSE`], all in one write, so that
+//! readers cost ingest next to nothing whatever the load.
 
 use std::time::Duration;
 
@@ -11,6 +11,7 @@ use futures_util::stream::{self, StreamExt as _};
 use http::header::CONTENT_TYPE;
 use http::{HeaderValue, Response};
 use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::super::body::Body;
@@ -18,7 +19,7 @@ use super::super::problem::Problem;
 use super::query::Query;
 use crate::telemetry::stream::{EventOutcome, Follower, Notice, Told};
 
-/// Notices given at once, and the pause after so many.
+/// Notices given at once, and the pause after them.
 const AT_ONCE: usize = 256;
 const PAUSE: Duration = Duration::from_millis(100);
 /// A comment keeps a silent connection alive, and finds out when it isn't.
@@ -88,9 +89,12 @@ pub struct LostNotices {
 /// The answer that goes on until the reader hangs up or the listener is to stop.
 pub(super) fn answer(follower: Follower, stopping: CancellationToken) -> Response<Body> {
     let begin = stream::once(async { Bytes::from_static(b"retry: 2000\n\n") });
-    let parts = begin.chain(stream::unfold(follower, async |mut follower| {
+    let parts = begin.chain(stream::unfold((follower, None), async |(mut follower, pause)| {
+        if let Some(pause) = pause {
+            tokio::time::sleep_until(pause).await;
+        }
         let part = next_part(&mut follower).await;
-        Some((part, follower))
+        Some((part, (follower, Some(Instant::now() + PAUSE))))
     }));
     let parts = parts.take_until(stopping.cancelled_owned()).map(Ok);
     let mut response = Response::new(Body::Streamed(parts.boxed(), None));
@@ -111,9 +115,6 @@ async fn next_part(follower: &mut Follower) -> Bytes {
     {
         write_event(&told, &mut part);
         count += 1;
-    }
-    if count == AT_ONCE {
-        tokio::time::sleep(PAUSE).await;
     }
     part.into()
 }
@@ -137,6 +138,8 @@ fn write_event(told: &Told, out: &mut Vec<u8>) {
 mod tests {
     use super::*;
     use crate::clock::Timestamp;
+    use crate::telemetry::stream::{EventStream, Filter, Happening, Subject};
+    use http_body_util::BodyExt as _;
     use std::sync::Arc;
 
     #[test]
@@ -164,6 +167,31 @@ mod tests {
         event: lost
         data: {"lost":3}
         "#);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_happens_shortly_after_another_goes_in_one_write() {
+        let stream = Arc::new(EventStream::default());
+        let follower = stream.follow(Filter::default()).unwrap();
+        let mut body = answer(follower, CancellationToken::new()).into_body();
+        let at = Timestamp::from_millis(0);
+        let what = Happening { at, outcome: EventOutcome::Accepted, batch: None, status: None };
+        let publish = |sequence| {
+            let json = br#"{"userId":"u","type":"t"}"#;
+            stream.publish(what, [Subject { sequence, user_hash: 0, json }].into_iter());
+        };
+        let mut next = async || {
+            let frame = body.frame().await.unwrap().unwrap();
+            let text = String::from_utf8(frame.into_data().unwrap().to_vec()).unwrap();
+            (Instant::now(), text.matches("data: ").count())
+        };
+        let begun = Instant::now();
+        assert_eq!(next().await, (begun, 0), "when to come again");
+        publish(1);
+        assert_eq!(next().await, (begun, 1), "the first at once");
+        publish(2);
+        publish(3);
+        assert_eq!(next().await, (begun + PAUSE, 2));
     }
 
     #[test]
