@@ -60,7 +60,7 @@ pub(super) fn config(settings: &config::Upstream, https: bool) -> Result<ClientC
     }
 }
 
-/// TLS by the system's roots, or for an `http` URL without any, as [`config`] has it.
+/// TLS by the system's roots, or for an `http` URL without any, as [`config()`] has it.
 pub(super) fn public(https: bool) -> Result<ClientConfig, BuildError> {
     let provider = Arc::new(ring::default_provider());
     let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
