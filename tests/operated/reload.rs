@@ -16,7 +16,7 @@ use tokio_rustls::TlsAcceptor;
 
 use crate::client;
 use crate::gmfy::Gmfy;
-use crate::load::{Load, assert_arrived};
+use crate::load::{Load, Repeats, assert_arrived};
 use crate::process::{KEY, Process, sidecar};
 
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -163,5 +163,6 @@ async fn everything_that_rotates_does_so_under_load() {
     assert_eq!(process.id(), id);
     process.signal(Signal::TERM);
     assert_eq!(process.ended().await.remaining(), 0);
-    assert_arrived(&posted, &gmfy.handle);
+    // The certificate's rotation cuts what is on its way.
+    assert_arrived(&posted, &gmfy.handle, Repeats::CutRequests);
 }

@@ -8,7 +8,7 @@ use rustix::process::Signal;
 
 use crate::client;
 use crate::gmfy::Gmfy;
-use crate::load::{Load, assert_arrived};
+use crate::load::{Load, Repeats, assert_arrived};
 use crate::process::{Process, sidecar};
 
 const ROLLS: usize = 10;
@@ -44,5 +44,5 @@ async fn ten_rolling_restarts_lose_nothing_refuse_nobody_and_keep_the_order() {
     .await;
     process.signal(Signal::TERM);
     assert_eq!(process.ended().await.remaining(), 0);
-    assert_arrived(&posted, &gmfy.handle);
+    assert_arrived(&posted, &gmfy.handle, Repeats::Nothing);
 }
