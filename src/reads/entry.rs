@@ -19,6 +19,8 @@ const OVERHEAD: usize = 1280;
 /// What its bytes cost: the allocator leaves gaps where entries of other sizes were. Measured alike,
 /// with sizes from 2 bytes to 40,000.
 const GAPS: (usize, usize) = (3, 2);
+/// What a compressed form costs beside its bytes.
+const VARIANT: usize = 256;
 /// A smaller body isn't worth compressing: it fits into one packet either way.
 pub(super) const SMALLEST_COMPRESSED: usize = 1024;
 /// Its compressed form must spare at least a tenth.
@@ -193,7 +195,7 @@ impl Entry {
     /// What it costs in memory, its key of `key` bytes included.
     pub(super) fn weight(&self, key: usize) -> u32 {
         let variants = [&self.gzip, &self.zstd].into_iter().filter_map(|slot| slot.get()?.as_ref());
-        let variants = variants.map(|variant| variant.body.len() + OVERHEAD / 5).sum::<usize>();
+        let variants = variants.map(|variant| variant.body.len() + VARIANT).sum::<usize>();
         let values: usize = self.headers.iter().map(|(_, value)| value.len()).sum();
         let weight = OVERHEAD + (key + values + self.body.len() + variants) * GAPS.0 / GAPS.1;
         u32::try_from(weight).unwrap_or(u32::MAX)

@@ -66,14 +66,6 @@ async fn read_keys(api: SocketAddr, round: &str, keys: usize, sizes: &'static [u
     clients.join_all().await;
 }
 
-/// What the process has of its own, in bytes: without the pages of its binary, more of which are
-/// read in as more of it runs.
-fn anonymous(process: &Process) -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{}/status", process.id())).unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).unwrap();
-    line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() * 1024
-}
-
 async fn value(ops: SocketAddr, series: &str) -> u64 {
     let text = crate::client::get(ops, "/metrics").await.text();
     let line = text.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
@@ -95,13 +87,13 @@ async fn memory_stays_within_the_bound_under_many_keys() {
     let addresses = process.ready().await;
     // What is there once and for all: code, connections, thread stacks.
     read_keys(addresses.api, "warm", 200, &[100]).await;
-    let before = anonymous(&process);
+    let before = value(addresses.ops, "process_resident_memory_bytes").await;
 
     let mut highest = 0;
     // All of the smallest first, so that overhead counts most; then all sizes.
     for (round, sizes) in [("small", &[2][..]), ("mixed", &[2, 500, 2_000, 9_000, 40_000][..])] {
         read_keys(addresses.api, round, keys, sizes).await;
-        let resident = anonymous(&process);
+        let resident = value(addresses.ops, "process_resident_memory_bytes").await;
         let entries = value(addresses.ops, "gmfy_cache_entries").await;
         let bytes = value(addresses.ops, "gmfy_cache_bytes").await;
         println!(
