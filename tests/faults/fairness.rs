@@ -1,10 +1,11 @@
 //! One user's flood beside the single events of others.
 //!
 //! What is promised: a lane passes over a user who has a batch waiting, in 16 reads of 3 batches
-//! for each batch that it sends (its window holds 4, one of them the flood's). So of a flood of F
-//! events, with batches of B, at most F / 48 B batches go before a later event of another user of
-//! the lane has been found; one is on its way, one may be cut already, and the others' events may
-//! need more than one. With a single lane here, so that all share it.
+//! (its window holds 4, one of them the flood's), at least once for each batch that it sends; and
+//! twice, before it cuts the batch and while it sends it, as long as its list of what is settled
+//! has room, as a single lane's has. So here, where all share one lane, of a flood of F events, with
+//! batches of B, at most F / 96 B batches go before a later event of another user has been found;
+//! one is on its way, one may be cut already, and one goes with the others' events.
 
 use std::time::Duration;
 
@@ -14,10 +15,10 @@ use crate::client::{event, number};
 use crate::rig::{Gmfy, Running, scale, settings, until};
 
 const BATCH: usize = 500;
-const PASSED_OVER: usize = 16 * 3 * BATCH;
+const PASSED_OVER: usize = 2 * 16 * 3 * BATCH;
 
-const fn promised(flood: usize, others: usize) -> usize {
-    (flood.div_ceil(PASSED_OVER) + 2 + others.div_ceil(BATCH)) * BATCH
+const fn promised(flood: usize) -> usize {
+    (flood.div_ceil(PASSED_OVER) + 3) * BATCH
 }
 
 /// For each event of another user: how many of the flood were applied before it.
@@ -72,7 +73,7 @@ async fn those_behind_a_flood_wait_for_a_few_of_its_batches_only() {
         before.saturating_sub(usize::try_from(at_acceptance[number - users]).unwrap())
     });
     let added = added.max().unwrap();
-    let promised = promised(flood, users);
+    let promised = promised(flood);
     println!(
         "a flood of {flood}: at most {worst} of it before those who came behind it, {added} before \
          those who came meanwhile; promised {promised}; {rest} still waited then"
