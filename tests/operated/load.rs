@@ -1,11 +1,11 @@
 //! Applications that post one numbered event after the other, each for a user of its own, and try
 //! again when a connection is refused or closed before an answer.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use gmfy_sidecar::simulator::Handle;
+use gmfy_sidecar::simulator::{Handle, RecordedRequest};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -75,18 +75,32 @@ async fn post_on(api: SocketAddr, user: u64, stop: CancellationToken) -> u64 {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Repeats {
     Nothing,
-    /// Requests that were cut before their answer: their outcome is unknown, so they go again.
-    CutRequests,
+    /// Batches that were cut before their answer: their outcome is unknown, so they go again, the
+    /// same bytes under the same key.
+    CutBatches,
 }
 
 /// Asserts that GMFY has each acknowledged event, a user's in order, once but for the `repeats`.
 pub(crate) fn assert_arrived(posted: &BTreeMap<u64, u64>, gmfy: &Handle, repeats: Repeats) {
+    let requests: BTreeMap<u64, RecordedRequest> =
+        gmfy.requests().into_iter().map(|request| (request.order, request)).collect();
+    let mut sent: BTreeMap<&str, &RecordedRequest> = BTreeMap::new();
+    let mut again = BTreeSet::new();
+    for request in requests.values() {
+        let Some(key) = request.header("idempotency-key") else { continue };
+        let first = sent.entry(key).or_insert(request);
+        assert_eq!(first.body, request.body, "other bytes under the same key");
+        if first.order != request.order {
+            again.insert(request.order);
+        }
+    }
     let mut arrived: BTreeMap<String, Vec<u64>> = BTreeMap::new();
     for event in gmfy.events() {
         let text: serde_json::Value = serde_json::from_slice(event.text.as_ref()).unwrap();
         let number = text["n"].as_u64().unwrap();
         let numbers = arrived.entry(event.user_id).or_default();
-        if repeats == Repeats::Nothing || !numbers.contains(&number) {
+        let is_repeat = again.contains(&event.request) && numbers.contains(&number);
+        if repeats == Repeats::Nothing || !is_repeat {
             numbers.push(number);
         }
     }

@@ -164,5 +164,5 @@ async fn everything_that_rotates_does_so_under_load() {
     process.signal(Signal::TERM);
     assert_eq!(process.ended().await.remaining(), 0);
     // The certificate's rotation cuts what is on its way.
-    assert_arrived(&posted, &gmfy.handle, Repeats::CutRequests);
+    assert_arrived(&posted, &gmfy.handle, Repeats::CutBatches);
 }
