@@ -3,14 +3,15 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use http::StatusCode;
 use http::header::{CONTENT_TYPE, HeaderValue};
-use http::{HeaderMap, StatusCode};
 use reqwest::Url;
 
 use super::clients::{BuildError, build, is_loopback};
 use super::exchange::{Drained, drain};
 use super::failure::classify;
-use super::{retry_after, tls};
+use super::retry_after::retry_after;
+use super::tls;
 use crate::clock::Clock;
 use crate::telemetry::traces::{Collector, ExportError};
 
@@ -74,7 +75,7 @@ impl Collector for CollectorClient {
             for_now(format!("it can't be reached ({})", classify(&error).kind()))
         })?;
         let status = answer.status();
-        let retry_after = self.retry_after(answer.headers());
+        let retry_after = retry_after(answer.headers(), self.clock.now());
         if status.is_success() {
             // It took them, whatever becomes of the answer.
             return Ok(match drain(answer, ANSWER, ANSWER).await {
@@ -91,12 +92,6 @@ impl Collector for CollectorClient {
             | StatusCode::GATEWAY_TIMEOUT => ExportError::ForNow { reason, retry_after },
             _ => ExportError::Refused(reason),
         })
-    }
-}
-
-impl CollectorClient {
-    fn retry_after(&self, headers: &HeaderMap) -> Option<Duration> {
-        retry_after::retry_after(headers, self.clock.now())
     }
 }
 

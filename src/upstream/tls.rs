@@ -3,11 +3,15 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use rustls::client::WantsClientCert;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, ring};
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
-use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use rustls::{
+    ClientConfig, ConfigBuilder, DigitallySignedStruct, RootCertStore, SignatureScheme,
+    WantsVerifier,
+};
 
 use super::BuildError;
 use crate::config;
@@ -17,10 +21,6 @@ use crate::config;
 /// For an `http` URL there are no roots: nothing is to be verified, and reading the system's costs
 /// memory. (So a proxy that is itself reached by TLS works for `https` URLs only.)
 pub(super) fn config(settings: &config::Upstream, https: bool) -> Result<ClientConfig, BuildError> {
-    let provider = Arc::new(ring::default_provider());
-    let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
-        .with_safe_default_protocol_versions()
-        .map_err(|error| BuildError::Tls(error.to_string()))?;
     let extra = match &settings.ca_file {
         Some(file) => certificates("upstream.ca_file", file)?,
         None => Vec::new(),
@@ -30,13 +30,10 @@ pub(super) fn config(settings: &config::Upstream, https: bool) -> Result<ClientC
             "upstream.verify is false: GMFY's certificate is not checked, so anyone on the way \
              can read the key and the events, and change the answers"
         );
+        let (builder, provider) = begin()?;
         builder.dangerous().with_custom_certificate_verifier(Arc::new(NoVerification(provider)))
-    } else if https {
-        let verifier = rustls_platform_verifier::Verifier::new_with_extra_roots(extra, provider)
-            .map_err(|error| BuildError::Roots(error.to_string()))?;
-        builder.dangerous().with_custom_certificate_verifier(Arc::new(verifier))
     } else {
-        builder.with_root_certificates(RootCertStore::empty())
+        verified(https, extra)?
     };
     match (&settings.client_cert_file, &settings.client_key_file) {
         (None, None) => Ok(builder.with_no_client_auth()),
@@ -62,18 +59,30 @@ pub(super) fn config(settings: &config::Upstream, https: bool) -> Result<ClientC
 
 /// TLS by the system's roots, or for an `http` URL without any, as [`config()`] has it.
 pub(super) fn public(https: bool) -> Result<ClientConfig, BuildError> {
+    Ok(verified(https, Vec::new())?.with_no_client_auth())
+}
+
+fn begin() -> Result<(ConfigBuilder<ClientConfig, WantsVerifier>, Arc<CryptoProvider>), BuildError>
+{
     let provider = Arc::new(ring::default_provider());
     let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
         .with_safe_default_protocol_versions()
         .map_err(|error| BuildError::Tls(error.to_string()))?;
-    let builder = if https {
-        let verifier = rustls_platform_verifier::Verifier::new(provider)
-            .map_err(|error| BuildError::Tls(format!("the system's certificates: {error}")))?;
-        builder.dangerous().with_custom_certificate_verifier(Arc::new(verifier))
-    } else {
-        builder.with_root_certificates(RootCertStore::empty())
-    };
-    Ok(builder.with_no_client_auth())
+    Ok((builder, provider))
+}
+
+/// Verifies servers by the system's roots and these.
+fn verified(
+    https: bool,
+    extra: Vec<CertificateDer<'static>>,
+) -> Result<ConfigBuilder<ClientConfig, WantsClientCert>, BuildError> {
+    let (builder, provider) = begin()?;
+    if !https {
+        return Ok(builder.with_root_certificates(RootCertStore::empty()));
+    }
+    let verifier = rustls_platform_verifier::Verifier::new_with_extra_roots(extra, provider)
+        .map_err(|error| BuildError::Roots(error.to_string()))?;
+    Ok(builder.dangerous().with_custom_certificate_verifier(Arc::new(verifier)))
 }
 
 fn certificates(
