@@ -6,15 +6,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::stream::{self, StreamExt as _};
-use http::header::CONTENT_TYPE;
-use http::{HeaderValue, Response};
+use futures_util::stream;
+use http::Response;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, TryAcquireError};
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
 use super::super::body::Body;
 use super::Status;
+use super::stream::server_sent;
 
 const EVERY: Duration = Duration::from_secs(1);
 /// Readers at a time at most; with those of events, fewer than the listener's connections.
@@ -49,10 +49,7 @@ pub(super) fn answer(
         let part = event(&status());
         Some((part, (ticks, status, place)))
     });
-    let parts = parts.take_until(stopping.cancelled_owned()).map(Ok);
-    let mut response = Response::new(Body::Streamed(parts.boxed(), None));
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
-    response
+    server_sent(parts, stopping)
 }
 
 fn event(status: &Status) -> Bytes {

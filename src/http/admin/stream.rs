@@ -7,7 +7,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::stream::{self, StreamExt as _};
+use futures_util::stream::{self, Stream, StreamExt as _};
 use http::header::CONTENT_TYPE;
 use http::{HeaderValue, Response};
 use serde::{Deserialize, Serialize};
@@ -96,6 +96,14 @@ pub(super) fn answer(follower: Follower, stopping: CancellationToken) -> Respons
         let part = next_part(&mut follower).await;
         Some((part, (follower, Some(Instant::now() + PAUSE))))
     }));
+    server_sent(parts, stopping)
+}
+
+/// An answer of server-sent events, in parts, that goes on until the listener is to stop.
+pub(super) fn server_sent(
+    parts: impl Stream<Item = Bytes> + Send + 'static,
+    stopping: CancellationToken,
+) -> Response<Body> {
     let parts = parts.take_until(stopping.cancelled_owned()).map(Ok);
     let mut response = Response::new(Body::Streamed(parts.boxed(), None));
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
