@@ -80,6 +80,18 @@ async fn events_are_followed_and_chosen_by_user_and_outcome() {
         () = accepting(&stage, &["ada", "bob"]) => unreachable!(),
     };
     assert!(!text.contains("ada"), "{text}");
+    let accepted = "const o = document.querySelector('#outcome'); o.value = 'accepted'; \
+                    o.dispatchEvent(new Event('change'))";
+    page.run(accepted).await;
+    let waits = "Waiting for events of user bob that are accepted";
+    page.sees("#follow-note", |text| text == waits).await;
+    // Each is accepted, then delivered: with some of them told, both would have been.
+    let some = |text: &str| text.matches("bob").count() > 3;
+    let text = tokio::select! {
+        text = page.sees("#follow tbody", some) => text,
+        () = accepting(&stage, &["ada", "bob"]) => unreachable!(),
+    };
+    assert!(text.contains("accepted") && !text.contains("delivered"), "{text}");
     page.click("#hold").await;
     page.until("return document.querySelector('#hold').ariaPressed === 'true'").await;
     page.focus("#sequence").await;
