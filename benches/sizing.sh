@@ -13,10 +13,12 @@ work=$(mktemp -d)
 pids=()
 stop() {
     for pid in "${pids[@]}"; do kill "$pid" 2>/dev/null || true; done
-    wait 2>/dev/null || true
+    # Not for all jobs: the collector goes on.
+    if [ ${#pids[@]} -gt 0 ]; then wait "${pids[@]}" 2>/dev/null || true; fi
     pids=()
 }
-trap 'stop; rm -r "$work"' EXIT
+collector=
+trap 'stop; if [ -n "$collector" ]; then kill "$collector"; fi; rm -r "$work"' EXIT
 
 # Prints the first value of this field in a JSON log, once it is there.
 logged() {
@@ -127,4 +129,3 @@ while [ ! -s "$work/collector" ]; do sleep 0.05; done
 endpoint="tracing.otlp_endpoint=http://127.0.0.1:$(cat "$work/collector")"
 load "1,000 single events/s, 1 % traced" 50 50 1 "$endpoint"
 load "1,000 single events/s, all traced" 50 50 1 "$endpoint" tracing.sample_ratio=1
-kill "$collector"
