@@ -44,7 +44,7 @@ enum Command {
 #[derive(Args, Debug)]
 struct ListArgs {
     /// Only those behind this sequence
-    #[arg(long, value_name = "SEQ")]
+    #[arg(long, value_name = "SEQ", value_parser = sequence, allow_negative_numbers = true)]
     after: Option<u64>,
 
     /// At most so many
@@ -59,6 +59,7 @@ struct ListArgs {
 #[derive(Args, Debug)]
 struct ShowArgs {
     /// The dead letter's sequence
+    #[arg(value_parser = sequence, allow_negative_numbers = true)]
     seq: u64,
 
     #[command(flatten)]
@@ -68,7 +69,8 @@ struct ShowArgs {
 #[derive(Args, Debug)]
 struct ChosenArgs {
     /// The dead letters' sequences
-    #[arg(value_name = "SEQ", required_unless_present = "all", conflicts_with = "all")]
+    #[arg(value_name = "SEQ", required_unless_present = "all", conflicts_with = "all",
+        value_parser = sequence, allow_negative_numbers = true)]
     seqs: Vec<u64>,
 
     /// All that there are
@@ -87,6 +89,14 @@ struct DiscardArgs {
     /// Don't ask whether all are really meant
     #[arg(long)]
     yes: bool,
+}
+
+/// What stands for a dead letter: the sequence that its event had.
+fn sequence(text: &str) -> Result<u64, &'static str> {
+    text.parse().map_err(|_| {
+        "expected the sequence of a dead letter, a whole number like 17: `gmfy-sidecar dead-letters \
+         list` shows them"
+    })
 }
 
 pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {

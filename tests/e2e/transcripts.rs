@@ -98,6 +98,7 @@ async fn wrong_usage_is_told_with_what_is_right() {
         "simulate --error-rate 2",
         "simulate --latency soon",
         "dead-letters show seven",
+        "dead-letters requeue 7 -8",
         "dead-letters requeue",
         "dead-letters discard --all",
         "tail --outcome sent",
@@ -176,7 +177,13 @@ async fn wrong_usage_is_told_with_what_is_right() {
     [2]
 
     $ gmfy-sidecar dead-letters show seven
-    ! error: invalid value 'seven' for '<SEQ>': invalid digit found in string
+    ! error: invalid value 'seven' for '<SEQ>': expected the sequence of a dead letter, a whole number like 17: `gmfy-sidecar dead-letters list` shows them
+    !
+    ! For more information, try '--help'.
+    [2]
+
+    $ gmfy-sidecar dead-letters requeue 7 -8
+    ! error: invalid value '-8' for '[SEQ]...': expected the sequence of a dead letter, a whole number like 17: `gmfy-sidecar dead-letters list` shows them
     !
     ! For more information, try '--help'.
     [2]
@@ -211,12 +218,12 @@ async fn wrong_usage_is_told_with_what_is_right() {
     [2]
 
     $ gmfy-sidecar queue ls --data-dir gone
-    ! error: gone: No such file or directory (os error 2)
-    [1]
+    ! error: there is no folder gone: name the folder that queue.dir named (--data-dir DIR)
+    [2]
 
     $ gmfy-sidecar queue verify --data-dir .
-    ! error: . holds no queue: name the folder that queue.dir named, in which the files FORMAT and LOCK and the folder queue lie
-    [1]
+    ! error: . holds no queue: name the folder that queue.dir named (--data-dir DIR), in which the files FORMAT and LOCK and the folder queue lie
+    [2]
 
     $ gmfy-sidecar catalogue
     ! error: the following required arguments were not provided:

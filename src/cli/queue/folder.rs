@@ -1,6 +1,7 @@
 //! The folder that a `queue` command is about.
 
 use std::fs;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
@@ -66,22 +67,30 @@ impl FolderArgs {
     }
 }
 
-/// Opening creates what is missing, so a wrong name would otherwise go unnoticed.
-fn check_is_queue(dir: &Path) -> Result<(), anyhow::Error> {
+/// Opening creates what is missing, so a wrong name would otherwise go unnoticed. A wrong name is
+/// wrong usage: only what can't be looked at is a fault at run time.
+fn check_is_queue(dir: &Path) -> Result<(), Failure> {
     let shown = dir.display();
     match fs::metadata(dir) {
         Ok(metadata) if metadata.is_dir() => {}
-        Ok(_) => anyhow::bail!("{shown} is a file; a queue is a folder"),
-        Err(error) => anyhow::bail!("{shown}: {error}"),
+        Ok(_) => return Err(Failure::Usage(format!("{shown} is a file; a queue is a folder"))),
+        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
+            let text = format!("there is no folder {shown}: {NAME_IT}");
+            return Err(Failure::Usage(text));
+        }
+        Err(error) => return Err(anyhow::anyhow!("{shown}: {error}").into()),
     }
-    let is_queue = dir.join("FORMAT").exists() || has_generations(&dir.join("queue"));
-    anyhow::ensure!(
-        is_queue,
-        "{shown} holds no queue: name the folder that queue.dir named, in which the files FORMAT and \
-         LOCK and the folder queue lie"
+    if dir.join("FORMAT").exists() || has_generations(&dir.join("queue")) {
+        return Ok(());
+    }
+    let text = format!(
+        "{shown} holds no queue: {NAME_IT}, in which the files FORMAT and LOCK and the folder queue \
+         lie"
     );
-    Ok(())
+    Err(Failure::Usage(text))
 }
+
+const NAME_IT: &str = "name the folder that queue.dir named (--data-dir DIR)";
 
 fn has_generations(log: &Path) -> bool {
     let Ok(entries) = fs::read_dir(log) else { return false };
@@ -97,14 +106,18 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path();
         let why = |path: &Path| {
-            let error = check_is_queue(path).unwrap_err().to_string();
-            error.replace(&folder.path().display().to_string(), "DIR")
+            let Err(Failure::Usage(text)) = check_is_queue(path) else { panic!("no wrong usage") };
+            text.replace(&folder.path().display().to_string(), "DIR")
         };
-        insta::assert_snapshot!(why(&path.join("a")), @"DIR/a: No such file or directory (os error 2)");
+        insta::assert_snapshot!(why(&path.join("a")), @"there is no folder DIR/a: name the folder that queue.dir named (--data-dir DIR)");
         fs::create_dir_all(path.join("queue")).unwrap();
-        insta::assert_snapshot!(why(path), @"DIR holds no queue: name the folder that queue.dir named, in which the files FORMAT and LOCK and the folder queue lie");
+        insta::assert_snapshot!(why(path), @"DIR holds no queue: name the folder that queue.dir named (--data-dir DIR), in which the files FORMAT and LOCK and the folder queue lie");
         fs::write(path.join("b"), "").unwrap();
         insta::assert_snapshot!(why(&path.join("b")), @"DIR/b is a file; a queue is a folder");
+        assert!(why(&path.join("b/c")).starts_with("there is no folder DIR/b/c: "));
+        let name = "n".repeat(300);
+        let unlooked_at = check_is_queue(&path.join(name));
+        assert!(matches!(unlooked_at, Err(Failure::Runtime(_))), "{unlooked_at:?}");
         fs::create_dir(path.join("queue/gen-00000000000000000001")).unwrap();
         check_is_queue(path).unwrap();
     }
