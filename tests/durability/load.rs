@@ -10,8 +10,9 @@ use tokio::task::JoinSet;
 use crate::client::{Answer, Connection};
 use crate::numbers::Numbers;
 
-/// Users of one poster: the event numbered `n` is of user `n % USERS`.
-pub(crate) const USERS: u64 = 16;
+/// Users of one poster: the event numbered `n` is of user `n % USERS`. So many that no lane meets a
+/// few only, of whom each gets no more than a share of a batch.
+pub(crate) const USERS: u64 = 128;
 
 /// One connection's worth of events, numbered from 0. A number whose outcome is not known is never
 /// used again.

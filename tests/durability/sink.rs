@@ -33,7 +33,7 @@ pub(crate) struct Seen {
 struct Arrived {
     numbers: Numbers,
     /// By user.
-    highest: [Option<u64>; USERS as usize],
+    highest: Vec<Option<u64>>,
     duplicates: u64,
     out_of_order: u64,
 }
@@ -100,6 +100,7 @@ async fn take(State(seen): State<Arc<Seen>>, body: Bytes) -> (StatusCode, &'stat
         let (n, _) = number(&rest[at + 4..]);
         let arrived = posters.entry(poster as usize).or_default();
         if arrived.numbers.insert(n) {
+            arrived.highest.resize(USERS as usize, None);
             let highest = &mut arrived.highest[user as usize];
             arrived.out_of_order += u64::from(highest.is_some_and(|highest| highest > n));
             *highest = (*highest).max(Some(n));

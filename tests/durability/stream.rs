@@ -21,7 +21,7 @@ const DEPTH: u64 = 20_000;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_steady_stream_through_a_shallow_queue_does_not_grow_the_folder() {
-    let events = crate::events(200_000, 2_000_000);
+    let events = crate::events(2_000_000, 20_000_000);
     let sink = Sink::start(false).await;
     let folder = tempfile::tempdir().unwrap();
     let mut process = Process::spawn(sidecar(folder.path(), &sink.url, &["delivery.linger=10ms"]));
