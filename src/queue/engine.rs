@@ -337,10 +337,13 @@ pub(super) fn write_file(
 
 /// Creates a folder, durably, where there is none.
 pub(super) fn create_folder(path: &Path) -> io::Result<()> {
+    let was_there = path.is_dir();
     attempt(Op::Create, path, || fs::create_dir_all(path))?;
-    match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => sync_folder(parent),
-        _ => Ok(()),
+    match path.parent().filter(|parent| !parent.as_os_str().is_empty()).map_or(Ok(()), sync_folder)
+    {
+        // Where it lies need not be ours to read.
+        Err(error) if was_there && error.kind() == io::ErrorKind::PermissionDenied => Ok(()),
+        synced => synced,
     }
 }
 

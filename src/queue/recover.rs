@@ -11,7 +11,7 @@ use super::frame::{FrameHeader, HEADER, each_known};
 use super::generations::{Damage, Generations};
 use super::passed::Passed;
 use super::repair::{describe, put_aside, read_lost, rebuild};
-use super::salvage::{RawFrames, Span};
+use super::salvage::{RawFrames, Span, is_gone};
 use super::state::{
     Change, GenerationRecord, LaneRecord, PIECE, PackRecord, Sealed, Stored, put_generation,
     put_pack, remove_generation, reseat,
@@ -19,6 +19,10 @@ use super::state::{
 use super::writer::RESERVE;
 use super::{PARTITIONS, Partitions, ReadLimit, Sequence};
 use crate::clock::Timestamp;
+
+/// How often a generation is read that can't be read at all: a device that fails once or twice has
+/// lost nothing yet.
+const READ_ATTEMPTS: u32 = 3;
 
 /// Where what is to be known of the log goes at start.
 #[derive(Debug)]
@@ -92,7 +96,7 @@ pub(super) fn recover_row(
             limit.is_none() && reserved >= first && reserved < first.saturating_add(RESERVE);
         let ended_at = ended_in_order.then_some(Sequence::new(reserved));
         let span = Span { first: Sequence::new(first), end: None, limit };
-        let unsealed = Unsealed::read(dir, path, span, ended_at);
+        let unsealed = Unsealed::read(dir, path, span, ended_at)?;
         row.appended = appended_before + unsealed.events;
         row.highest = row.highest.max(unsealed.highest);
         row.is_count_due |= unsealed.newly_lost > 0 || !read_lost(path).is_empty();
@@ -190,8 +194,17 @@ struct Unsealed {
 
 impl Unsealed {
     /// `ended_at` is the sequence behind the last one, if an orderly stop left that.
-    fn read(dir: &Path, path: &Path, mut span: Span, ended_at: Option<Sequence>) -> Self {
-        let raw = RawFrames::find(path).and_then(|raw| {
+    ///
+    /// # Errors
+    /// When something keeps us from reading it that is no damage.
+    fn read(
+        dir: &Path,
+        path: &Path,
+        mut span: Span,
+        ended_at: Option<Sequence>,
+    ) -> std::io::Result<Self> {
+        let mut find = || {
+            let raw = RawFrames::find(path)?;
             let contents = raw.contents(span)?;
             if ended_at.is_none_or(|end| end <= contents.end) {
                 return Ok((contents, raw));
@@ -199,10 +212,20 @@ impl Unsealed {
             // Its end is lost.
             span.end = ended_at;
             Ok((raw.contents(span)?, raw))
-        });
-        let (contents, raw) = match raw {
-            Ok(read) => read,
-            Err(error) => return Self::unreadable(dir, path, span, &error.into()),
+        };
+        let mut attempt = 1;
+        let (contents, raw) = loop {
+            match find() {
+                Ok(read) => break read,
+                Err(_) if attempt < READ_ATTEMPTS => attempt += 1,
+                Err(error) if is_gone(&error) => {
+                    return Ok(Self::unreadable(dir, path, span, &error.into()));
+                }
+                Err(error) => {
+                    let text = format!("{}: {error}", path.display());
+                    return Err(std::io::Error::new(error.kind(), text));
+                }
+            }
         };
         let sum = |lost: &[(u64, u64)]| lost.iter().map(|(first, last)| last - first + 1).sum();
         let lost: u64 = sum(&contents.lost);
@@ -240,7 +263,7 @@ impl Unsealed {
             );
             unsealed.damage = Some(Damage::new(path, &reason, &contents.lost, &aside));
         }
-        unsealed
+        Ok(unsealed)
     }
 
     /// The device reads nothing of it.

@@ -19,8 +19,9 @@ mod walk;
 
 use std::fs::File;
 use std::io;
-use std::os::unix::fs::FileExt as _;
 use std::path::Path;
+
+use rustix::io::Errno;
 
 use super::engine::{Op, check, data_file};
 use super::frame::{Content, FrameHeader, MAX_FRAME, decode, frame_length};
@@ -37,7 +38,7 @@ const AHEAD: usize = 32 * 1024;
 const BLOCK: usize = 4096;
 
 /// A generation's file, and where its frames lie.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct RawFrames {
     file: Option<File>,
     /// By key; one of a key.
@@ -89,7 +90,7 @@ impl RawFrames {
     /// Finds the frames of the generation in `folder`; a file that is missing holds none.
     ///
     /// # Errors
-    /// When the file can't be read at all.
+    /// When the file can't be read at all; [`is_gone`] tells whether it ever can be.
     pub(super) fn find(folder: &Path) -> io::Result<Self> {
         check(Op::Read, folder)?;
         match File::open(data_file(folder)) {
@@ -195,6 +196,29 @@ impl RawFrames {
     }
 }
 
+/// Whether a file that can't be read so is damaged. Else what keeps us from it (a right that is
+/// missing, no free descriptor) may end, and nothing of it is lost.
+pub(super) fn is_gone(error: &io::Error) -> bool {
+    let gone = [Errno::IO, Errno::UCLEAN, Errno::BADMSG, Errno::NOTDIR, Errno::ISDIR, Errno::LOOP];
+    gone.iter().any(|errno| error.raw_os_error() == Some(errno.raw_os_error()))
+}
+
+/// What is searched for frames.
+trait Bytes {
+    fn length(&self) -> io::Result<u64>;
+    fn read_at(&self, buffer: &mut [u8], at: u64) -> io::Result<usize>;
+}
+
+impl Bytes for File {
+    fn length(&self) -> io::Result<u64> {
+        Ok(self.metadata()?.len())
+    }
+
+    fn read_at(&self, buffer: &mut [u8], at: u64) -> io::Result<usize> {
+        std::os::unix::fs::FileExt::read_at(self, buffer, at)
+    }
+}
+
 /// A piece of the file.
 #[derive(Debug, Default)]
 struct Ahead {
@@ -203,13 +227,29 @@ struct Ahead {
 }
 
 /// Searches a file for frames.
-fn index(file: &File) -> io::Result<Vec<Found>> {
+///
+/// # Errors
+/// When nothing of it can be read.
+fn index(file: &impl Bytes) -> io::Result<Vec<Found>> {
     let mut found = Vec::new();
     let mut buffer = vec![0; WINDOW + MAX_FRAME];
     let mut at = 0;
     let mut search_from = 0;
+    let mut failure = None;
+    let mut has_read = false;
     loop {
-        let read = read_around_failures(file, &mut buffer, at)?;
+        let read = match read_around_failures(file, &mut buffer, at) {
+            Ok(read) => {
+                has_read |= read > 0;
+                read
+            }
+            Err(error) => {
+                failure.get_or_insert(error);
+                buffer.fill(0);
+                let left = file.length()?.saturating_sub(at);
+                buffer.len().min(usize::try_from(left).unwrap_or(usize::MAX))
+            }
+        };
         let bytes = buffer.get(..read).unwrap_or_default();
         let is_last = read < buffer.len();
         let limit = if is_last { read } else { WINDOW };
@@ -239,6 +279,9 @@ fn index(file: &File) -> io::Result<Vec<Found>> {
         at += WINDOW as u64;
         search_from = search_from.saturating_sub(WINDOW);
     }
+    if let Some(failure) = failure.filter(|_| !has_read) {
+        return Err(failure);
+    }
     // Copies of a frame are equal; the first lies among its neighbours.
     found.sort_unstable_by_key(|found| (found.first, found.part, found.at));
     found.dedup_by_key(|found| (found.first, found.part));
@@ -251,10 +294,10 @@ fn index(file: &File) -> io::Result<Vec<Found>> {
 ///
 /// # Errors
 /// When none of it can be read.
-fn read_around_failures(file: &File, buffer: &mut [u8], at: u64) -> io::Result<usize> {
+fn read_around_failures(file: &impl Bytes, buffer: &mut [u8], at: u64) -> io::Result<usize> {
     match read_at(file, buffer, at) {
         Err(error) => {
-            let left = file.metadata()?.len().saturating_sub(at);
+            let left = file.length()?.saturating_sub(at);
             let length = buffer.len().min(usize::try_from(left).unwrap_or(usize::MAX));
             let mut has_read = false;
             let wanted = buffer.get_mut(..length).unwrap_or_default();
@@ -270,7 +313,7 @@ fn read_around_failures(file: &File, buffer: &mut [u8], at: u64) -> io::Result<u
     }
 }
 
-fn read_at(file: &File, buffer: &mut [u8], at: u64) -> io::Result<usize> {
+fn read_at(file: &impl Bytes, buffer: &mut [u8], at: u64) -> io::Result<usize> {
     let mut read = 0;
     while let Some(rest) = buffer.get_mut(read..).filter(|rest| !rest.is_empty()) {
         match file.read_at(rest, at + read as u64) {
@@ -319,6 +362,54 @@ mod tests {
 
     fn span(end: Option<u64>) -> Span {
         Span { first: Sequence::new(10), end: end.map(Sequence::new), limit: None }
+    }
+
+    /// Bytes of which a device can't read some.
+    struct Failing {
+        bytes: Vec<u8>,
+        bad: std::ops::Range<usize>,
+    }
+
+    impl Bytes for Failing {
+        fn length(&self) -> io::Result<u64> {
+            Ok(self.bytes.len() as u64)
+        }
+
+        fn read_at(&self, buffer: &mut [u8], at: u64) -> io::Result<usize> {
+            let at = usize::try_from(at).unwrap().min(self.bytes.len());
+            let end = self.bytes.len().min(at + buffer.len());
+            if at < self.bad.end && self.bad.start < end {
+                return Err(Errno::IO.into());
+            }
+            buffer[..end - at].copy_from_slice(&self.bytes[at..end]);
+            Ok(end - at)
+        }
+    }
+
+    #[test]
+    fn what_a_device_can_not_read_costs_no_more_than_that() {
+        let frames = group(&[(1, 6_000); 200]).frames;
+        let bytes: Vec<u8> = frames.iter().flat_map(|frame| frame.value.clone()).collect();
+        let length = bytes.len();
+        assert!(length > 4 * WINDOW);
+        for bad in [0..1, 5_000..5_001, 100_000..900_000, 0..600_000, 600_000..length] {
+            let (mut at, mut readable) = (0, Vec::new());
+            for (frame, first) in frames.iter().zip(10..) {
+                let end = at + frame.value.len();
+                // A device fails by blocks.
+                let is_bad =
+                    at < bad.end.next_multiple_of(BLOCK) && bad.start / BLOCK * BLOCK < end;
+                if !is_bad {
+                    readable.push(first);
+                }
+                at = end;
+            }
+            let found = index(&Failing { bytes: bytes.clone(), bad: bad.clone() }).unwrap();
+            let found: Vec<u64> = found.iter().map(|found| found.first).collect();
+            assert_eq!(found, readable, "{bad:?}");
+        }
+        let nothing = index(&Failing { bytes, bad: 0..length }).unwrap_err();
+        assert!(is_gone(&nothing));
     }
 
     #[test]

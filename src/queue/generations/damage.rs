@@ -10,7 +10,7 @@ use super::{Generations, Inner, Place};
 use crate::queue::Sequence;
 use crate::queue::engine::{EngineError, folder_bytes};
 use crate::queue::repair::{describe, is_lost, rebuild};
-use crate::queue::salvage::{RawFrames, Span};
+use crate::queue::salvage::{RawFrames, Span, is_gone};
 
 /// Reads that fail in a row before a device's errors count as damage.
 const FAILURES: u32 = 3;
@@ -89,7 +89,11 @@ impl Generations {
             let span = Span { first, end: generation.end, limit };
             (generation.path.clone(), Arc::clone(&generation.lost), span)
         };
-        let raw = RawFrames::find(&path)?;
+        let raw = match RawFrames::find(&path) {
+            // Nothing of it is readable, and what follows it is to be delivered.
+            Err(error) if is_gone(&error) => RawFrames::default(),
+            raw => raw?,
+        };
         let contents = raw.contents(span)?;
         let is_new = |(first, last): &&(u64, u64)| !is_lost(&known_lost, *first, *last);
         let newly_lost: u64 =
