@@ -18,6 +18,7 @@
 //! Nothing is acknowledged before it is on disk, nothing is delivered before it is acknowledged,
 //! and no event is deleted before the cursors that pass it are durable.
 
+mod answers;
 mod compact;
 mod dead_letter;
 mod dead_letters;
@@ -31,6 +32,7 @@ mod frame;
 pub(crate) mod fuzzing;
 mod generations;
 mod group;
+mod inbox;
 mod inspect;
 mod keeper;
 mod letters;

@@ -32,6 +32,7 @@ use http::header::{
     X_CONTENT_TYPE_OPTIONS,
 };
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
+use hyper_util::service::TowerToHyperService;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
@@ -123,7 +124,7 @@ impl AdminListener {
             write_timeout: WRITE_TIMEOUT,
         };
         let (_unchanging, limits) = watch::channel(limits);
-        listener::serve(vec![self.socket], router, limits, stop).await;
+        listener::serve(vec![self.socket], TowerToHyperService::new(router), limits, stop).await;
     }
 }
 

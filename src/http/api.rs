@@ -1,16 +1,17 @@
 //! The application listener: GMFY's own paths.
 
+use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
-use axum::Router;
-use axum::extract::{Request, State};
 use futures_util::FutureExt as _;
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
-use http::{HeaderMap, Method, Response};
+use http::{HeaderMap, Method, Request, Response};
+use hyper::body::Incoming;
+use hyper::service::service_fn;
 use tokio::sync::SemaphorePermit;
 
 use super::body::Body;
@@ -100,8 +101,13 @@ impl ApiListener {
             activity,
             state,
         };
-        let router = Router::new().fallback(handle::<A, G>).with_state(Arc::new(service));
-        listener::serve(self.sockets, router, limits, stop).await;
+        let service = Arc::new(service);
+        // No router: it would box what it routes, a request's future and both its bodies.
+        let handler = service_fn(move |request| {
+            let service = Arc::clone(&service);
+            async move { Ok::<_, Infallible>(handle(&service, request).await) }
+        });
+        listener::serve(self.sockets, handler, limits, stop).await;
     }
 }
 
@@ -115,9 +121,9 @@ struct Service<A, G> {
 
 /// Every request, with the id and the span that its log lines tell.
 async fn handle<A: Appender, G: Gmfy>(
-    State(service): State<Arc<Service<A, G>>>,
-    request: Request,
-) -> Response<axum::body::Body> {
+    service: &Service<A, G>,
+    request: Request<Incoming>,
+) -> Response<Body> {
     let began = Instant::now();
     let id = service.request_ids.of(request.headers());
     let mut span = service.state.metrics.traces.as_ref().map(|traces| {
@@ -125,7 +131,7 @@ async fn handle<A: Appender, G: Gmfy>(
         traces.request(method_label(request.method()), route, request.headers())
     });
     let current = Current::new(id.clone(), span.as_ref().map(Span::scope));
-    let response = current.scope(respond(&service, request, &id, began)).await;
+    let response = current.scope(respond(service, request, &id, began)).await;
     if let Some(span) = &mut span {
         span.answered(response.status().as_u16());
     }
@@ -136,10 +142,10 @@ async fn handle<A: Appender, G: Gmfy>(
 /// decoded.
 async fn respond<A: Appender, G: Gmfy>(
     service: &Service<A, G>,
-    request: Request,
+    request: Request<Incoming>,
     id: &RequestId,
     began: Instant,
-) -> Response<axum::body::Body> {
+) -> Response<Body> {
     let (head, body) = request.into_parts();
     let path = head.uri.path();
     let matched = matched(path);
@@ -175,7 +181,7 @@ async fn respond<A: Appender, G: Gmfy>(
         "answered"
     );
     service.metrics.answered(matched.route, &head.method, response.status(), began);
-    response.map(axum::body::Body::new)
+    response
 }
 
 impl InForce {
@@ -207,7 +213,7 @@ impl<A: Appender, G: Gmfy> Service<A, G> {
         now: &InForce,
         matched: Matched<'_>,
         head: &http::request::Parts,
-        body: axum::body::Body,
+        body: Incoming,
     ) -> Result<Response<Body>, Problem> {
         match matched.action(&head.method, head.uri.path())? {
             Action::PostEvent => {
@@ -240,14 +246,16 @@ impl<A: Appender, G: Gmfy> Service<A, G> {
                 Ok(taken.response)
             }
             Action::Read(call) => {
-                let answer = self.state.gmfy.get(&call, head.uri.query(), &head.headers).await?;
-                Ok(passed::read(answer))
+                // Boxed, as the rest that is large: it is moved with every request, of events too.
+                let get = self.state.gmfy.get(&call, head.uri.query(), &head.headers);
+                Ok(passed::read(Box::pin(get).await?))
             }
             Action::Write(call) => {
                 require_json(&head.headers)?;
                 let body = request_body::read(body, &head.headers, &now.body).await?;
                 let content_type = head.headers.get(CONTENT_TYPE).cloned();
-                Ok(passed::back(self.state.gmfy.post(&call, content_type, body.bytes).await?))
+                let post = self.state.gmfy.post(&call, content_type, body.bytes);
+                Ok(passed::back(Box::pin(post).await?))
             }
         }
     }

@@ -1,7 +1,5 @@
 //! Taking events: from a body to an append, and its answer.
 
-use std::fmt::Write as _;
-
 use bytes::Bytes;
 use http::header::CONTENT_TYPE;
 use http::{HeaderValue, Response, StatusCode};
@@ -12,7 +10,7 @@ use super::idempotency;
 use super::prefer::PREFERENCE_APPLIED;
 use super::problem::{self, ListedError, Problem};
 use crate::event::{EventError, Rules};
-use crate::queue::{Answer, Appended, Appender, Submission, Underway};
+use crate::queue::{Answer, Appended, Appender, Sequence, Submission, Underway};
 use crate::telemetry::traces::accepting;
 
 /// How a batch is written.
@@ -124,16 +122,16 @@ fn rest_of_lenient(errors: &[EventError]) -> String {
 
 /// Writes the answer's object, but for its end.
 fn write_counts(text: &mut String, appended: &Appended) {
-    let Appended { accepted, duplicates, sequences } = appended;
-    let written = match sequences {
-        Some((first, last)) => write!(
-            text,
-            r#"{{"accepted":{accepted},"duplicates":{duplicates},"first_sequence":{first},"last_sequence":{last}"#
-        ),
-        None => write!(
-            text,
-            r#"{{"accepted":{accepted},"duplicates":{duplicates},"first_sequence":null,"last_sequence":null"#
-        ),
-    };
-    debug_assert!(written.is_ok(), "a String takes all");
+    let (first, last) = appended.sequences.unzip();
+    let mut digits = itoa::Buffer::new();
+    let fields = [
+        ("{\"accepted\":", Some(appended.accepted)),
+        (",\"duplicates\":", Some(appended.duplicates)),
+        (",\"first_sequence\":", first.map(Sequence::get)),
+        (",\"last_sequence\":", last.map(Sequence::get)),
+    ];
+    for (name, value) in fields {
+        text.push_str(name);
+        text.push_str(value.map_or("null", |value| digits.format(value)));
+    }
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use http::{Method, StatusCode};
-use prometheus::Histogram;
+use prometheus::{Histogram, IntCounter};
 
 use super::problem::Problem;
 use super::route::Route;
@@ -21,6 +21,8 @@ pub(super) struct HttpMetrics {
     metrics: Arc<Metrics>,
     /// In the order of [`Route::ALL`].
     durations: Vec<Histogram>,
+    /// The answers that events get, resolved: 202 to a POST, in the order of [`Route::ALL`].
+    accepted: Vec<Option<IntCounter>>,
 }
 
 impl HttpMetrics {
@@ -43,7 +45,13 @@ impl HttpMetrics {
         let duration =
             |route: Route| metrics.http_request_duration.with_label_values(&[route.template()]);
         let durations = Route::ALL.into_iter().map(duration).collect();
-        Self { metrics, durations }
+        let accepted = |route: Route| {
+            let labels = [route.template(), "POST", StatusCode::ACCEPTED.as_str()];
+            // Only the routes of events have such a series.
+            route.takes_events().then(|| metrics.http_requests.with_label_values(&labels))
+        };
+        let accepted = Route::ALL.into_iter().map(accepted).collect();
+        Self { metrics, durations, accepted }
     }
 
     /// Counts an answer.
@@ -54,8 +62,14 @@ impl HttpMetrics {
         status: StatusCode,
         began: Instant,
     ) {
-        let labels = [route.template(), method_label(method), status.as_str()];
-        self.metrics.http_requests.with_label_values(&labels).inc();
+        let is_accepted = method == Method::POST && status == StatusCode::ACCEPTED;
+        match self.accepted.get(route as usize) {
+            Some(Some(accepted)) if is_accepted => accepted.inc(),
+            _ => {
+                let labels = [route.template(), method_label(method), status.as_str()];
+                self.metrics.http_requests.with_label_values(&labels).inc();
+            }
+        }
         if let Some(duration) = self.durations.get(route as usize) {
             duration.observe(began.elapsed().as_secs_f64());
         }

@@ -1,13 +1,17 @@
 //! The accept loop: connections up to a limit, each a task that the loop owns, ended in order.
 
+use std::convert::Infallible;
+use std::error::Error;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
+use bytes::Bytes;
+use http::{Request, Response};
+use hyper::body::Incoming;
+use hyper::service::Service;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
-use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
@@ -19,7 +23,6 @@ use super::timed_stream::{Patience, TimedStream};
 
 /// Bytes of a request's head, and of HTTP/2's header list.
 const MAX_HEAD: usize = 64 * 1024;
-const MAX_HEADERS: usize = 100;
 /// Requests at once on one HTTP/2 connection.
 const MAX_STREAMS: u32 = 128;
 /// What a peer may send on an HTTP/2 connection before it is read, in bytes, and on each stream.
@@ -50,15 +53,45 @@ pub(super) struct Limits {
 pub struct Stop {
     /// Accept nothing more; connections end after the request that they are in.
     pub drain: CancellationToken,
-    /// End what is left.
+    /// End what is left, once told to drain.
     pub abort: CancellationToken,
+}
+
+/// What answers a listener's requests.
+pub(super) trait Handler:
+    Service<
+        Request<Incoming>,
+        Response = Response<Self::Body>,
+        Error = Infallible,
+        Future: Send + 'static,
+    > + Clone
+    + Send
+    + Sync
+    + 'static
+{
+    type Body: http_body::Body<Data = Bytes, Error: Into<Box<dyn Error + Send + Sync>>>
+        + Send
+        + 'static;
+}
+
+impl<S, B> Handler for S
+where
+    S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible>
+        + Clone
+        + Send
+        + Sync
+        + 'static,
+    S::Future: Send + 'static,
+    B: http_body::Body<Data = Bytes, Error: Into<Box<dyn Error + Send + Sync>>> + Send + 'static,
+{
+    type Body = B;
 }
 
 /// Serves every socket until told to stop. Each connection's task is awaited. Changed limits count
 /// for the connections that are accepted from then on.
 pub(super) async fn serve(
     sockets: Vec<Socket>,
-    router: Router,
+    handler: impl Handler,
     limits: watch::Receiver<Limits>,
     stop: Stop,
 ) {
@@ -67,7 +100,7 @@ pub(super) async fn serve(
     let mut loops = JoinSet::new();
     for socket in sockets {
         let (limits, places) = (limits.clone(), Arc::clone(&places));
-        loops.spawn(accept_loop(socket, router.clone(), limits, places, stop.clone()));
+        loops.spawn(accept_loop(socket, handler.clone(), limits, places, stop.clone()));
     }
     let ended = async {
         while let Some(ended) = loops.join_next().await {
@@ -109,7 +142,7 @@ async fn follow(mut limits: watch::Receiver<Limits>, places: &Semaphore, mut hav
 
 async fn accept_loop(
     socket: Socket,
-    router: Router,
+    handler: impl Handler,
     limits: watch::Receiver<Limits>,
     places: Arc<Semaphore>,
     stop: Stop,
@@ -130,7 +163,7 @@ async fn accept_loop(
                 Ok(stream) => {
                     accepting = true;
                     let limits = *limits.borrow();
-                    let connection = connection(stream, router.clone(), limits, stop.clone());
+                    let connection = connection(stream, handler.clone(), limits, stop.clone());
                     connections.spawn(async move {
                         connection.await;
                         drop(place);
@@ -167,9 +200,9 @@ fn protocol(head_timeout: Duration) -> Builder<TokioExecutor> {
     http.http1()
         .timer(TokioTimer::new())
         .header_read_timeout(head_timeout)
-        .max_buf_size(MAX_HEAD)
-        // Without pipeline_flush: with it, a request that can't be parsed is closed unanswered.
-        .max_headers(MAX_HEADERS);
+        // Header fields have hyper's own limit, 100: to set one costs an allocation a request.
+        .max_buf_size(MAX_HEAD);
+    // Without pipeline_flush: with it, a request that can't be parsed is closed unanswered.
     http.http2()
         .timer(TokioTimer::new())
         .max_concurrent_streams(MAX_STREAMS)
@@ -184,26 +217,27 @@ fn protocol(head_timeout: Duration) -> Builder<TokioExecutor> {
     http
 }
 
-async fn connection(stream: Stream, router: Router, limits: Limits, stop: Stop) {
+async fn connection(stream: Stream, handler: impl Handler, limits: Limits, stop: Stop) {
     let http = protocol(limits.head_timeout);
     match stream {
-        Stream::Tcp(stream) => speak(stream, &http, router, limits, &stop).await,
-        Stream::Unix(stream) => speak(stream, &http, router, limits, &stop).await,
+        Stream::Tcp(stream) => speak(stream, &http, handler, limits, &stop).await,
+        Stream::Unix(stream) => speak(stream, &http, handler, limits, &stop).await,
     }
 }
 
-async fn speak<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
-    stream: S,
+async fn speak(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
     http: &Builder<TokioExecutor>,
-    router: Router,
+    handler: impl Handler,
     limits: Limits,
     stop: &Stop,
 ) {
     let patience = Patience { first: limits.head_timeout, write: limits.write_timeout };
     let io = TokioIo::new(TimedStream::new(stream, patience));
-    let connection = http.serve_connection(io, TowerToHyperService::new(router));
+    let connection = http.serve_connection(io, handler);
     tokio::pin!(connection);
     let ended = tokio::select! {
+        biased;
         ended = &mut connection => ended,
         () = stop.drain.cancelled() => {
             connection.as_mut().graceful_shutdown();
@@ -212,7 +246,6 @@ async fn speak<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
                 () = stop.abort.cancelled() => return,
             }
         }
-        () = stop.abort.cancelled() => return,
     };
     if let Err(error) = ended {
         // Callers that hang up or speak no HTTP: their matter, of interest only when looked for.

@@ -10,6 +10,7 @@ use axum::extract::State;
 use axum::routing::get;
 use http::header::CONTENT_TYPE;
 use http::{HeaderValue, Response, StatusCode};
+use hyper_util::service::TowerToHyperService;
 use tokio::sync::watch;
 use tower_http::compression::CompressionLayer;
 
@@ -114,7 +115,7 @@ impl OpsListener {
             write_timeout: HEAD_TIMEOUT,
         };
         let (_unchanging, limits) = watch::channel(limits);
-        listener::serve(vec![self.socket], router, limits, stop).await;
+        listener::serve(vec![self.socket], TowerToHyperService::new(router), limits, stop).await;
     }
 }
 

@@ -1,6 +1,5 @@
 //! The id that tells a request in logs: the caller's, if it is sane, else one of ours.
 
-use std::io::Write as _;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use http::header::HeaderName;
@@ -32,11 +31,15 @@ impl RequestIds {
         sent.map_or_else(|| self.make(), |id| RequestId::Sent(id.clone()))
     }
 
+    /// The process in 8 digits, then the count in 12, which no process exceeds.
     fn make(&self) -> RequestId {
         let count = self.next.fetch_add(1, Ordering::Relaxed);
-        let mut id = [b'-'; 20];
-        // A count of more than 12 digits, which no process reaches, is cut off.
-        drop(write!(&mut id[..], "{:08x}{count:012x}", self.process));
+        let mut value = u128::from(self.process) << 48 | u128::from(count) & ((1 << 48) - 1);
+        let mut id = [0; 20];
+        for digit in id.iter_mut().rev() {
+            *digit = b"0123456789abcdef"[(value & 0xf) as usize];
+            value >>= 4;
+        }
         RequestId::Made(id)
     }
 }
@@ -74,5 +77,7 @@ mod tests {
         let hexadecimal = |id: &RequestId| id.as_str().bytes().all(|b| b.is_ascii_hexdigit());
         assert!(ours.iter().all(hexadecimal), "{ours:?}");
         assert_eq!(header(&ours[0]), ours[0].as_str());
+        let ids = RequestIds { process: 0x1f, next: AtomicU64::new(0xabc) };
+        assert_eq!(ids.of(&HeaderMap::new()).as_str(), "0000001f000000000abc");
     }
 }

@@ -6,12 +6,15 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Instant;
 
+use futures_util::future::Either;
 use tokio::sync::{Semaphore, oneshot, watch};
 
+use super::answers::Answer;
 use super::compact::Looks;
 use super::dedupe::{Dedupe, Pack};
 use super::engine::EngineError;
 use super::generations::Generations;
+use super::inbox::Inbox;
 use super::keeper::{Keeper, Task};
 use super::live::Live;
 use super::open::{OpenError, Options, open};
@@ -44,8 +47,8 @@ pub struct Queue {
 
 #[derive(Debug)]
 struct Shared {
+    requests: Inbox,
     /// None once closed.
-    requests: Mutex<Option<Sender<Request>>>,
     tasks: Mutex<Option<Sender<Task>>>,
     waiting: Arc<Semaphore>,
     tail: Arc<Tail>,
@@ -59,6 +62,12 @@ struct Shared {
     horizon: watch::Receiver<Sequence>,
     /// Held by the one operator who works on dead letters.
     letters_turn: Arc<tokio::sync::Mutex<()>>,
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        self.requests.close();
+    }
 }
 
 /// One operator's turn to work on dead letters.
@@ -154,7 +163,7 @@ impl Queue {
             readiness.set(Readiness::DiskFull);
         }
         let (moves_horizon, horizon) = watch::channel(Sequence::FIRST);
-        let (requests, waiting_requests) = channel();
+        let requests = Inbox::default();
         let (tasks, waiting_tasks) = channel();
         let keeper = Keeper {
             tasks: waiting_tasks,
@@ -175,7 +184,7 @@ impl Queue {
             looks: Looks::new(Instant::now()),
         };
         let writer = Writer {
-            requests: waiting_requests,
+            requests: requests.outlet(),
             keeper: tasks.clone(),
             current: opened.current,
             next: opened.next,
@@ -216,7 +225,7 @@ impl Queue {
             lock: opened.lock,
         };
         let shared = Shared {
-            requests: Mutex::new(Some(requests)),
+            requests,
             tasks: Mutex::new(Some(tasks)),
             waiting: Arc::new(Semaphore::new(WAITING_BYTES)),
             tail,
@@ -243,7 +252,7 @@ impl Queue {
     /// Takes no more events and no more tasks; the threads write what they have, and end.
     pub fn close(&self) {
         self.shared.readiness.set(Readiness::Closed);
-        take(&self.shared.requests);
+        self.shared.requests.close();
         take(&self.shared.tasks);
     }
 
@@ -296,15 +305,17 @@ impl Queue {
         Ok(if is_settled { Location::Settled } else { Location::Queued })
     }
 
-    pub(super) async fn append_in_turn(
+    pub(super) fn append_in_turn(
         &self,
         submission: Submission,
         turn: Option<Turn>,
-    ) -> Result<Appended, AppendError> {
+    ) -> impl Future<Output = Result<Appended, AppendError>> + Send {
+        // Not `async`: that would hold the submission twice, and each request moves its future.
         if submission.is_void() {
-            return Ok(Appended::default());
+            Either::Left(std::future::ready(Ok(Appended::default())))
+        } else {
+            Either::Right(self.hand_over(submission, turn))
         }
-        self.hand_over(submission, turn).await
     }
 
     pub(super) async fn ask<T>(
@@ -351,14 +362,10 @@ impl Queue {
         let waiting = Arc::clone(&self.shared.waiting);
         let permit = waiting.acquire_many_owned(share).await.map_err(|_| AppendError::Closed)?;
         let (done, committed) = oneshot::channel();
-        {
-            let requests = self.shared.requests.lock().unwrap_or_else(PoisonError::into_inner);
-            let requests = requests.as_ref().ok_or(AppendError::Closed)?;
-            let request = Request { submission, done, permit, turn };
-            requests.send(request).map_err(|_| AppendError::Closed)?;
-        }
+        let request = Request { submission, done, permit, turn };
+        self.shared.requests.push(request).map_err(|_| AppendError::Closed)?;
         // The writer answers each request that it took, unless it panicked on the way.
-        committed.await.unwrap_or(Err(AppendError::OutcomeUnknown))
+        committed.await.map_or(Err(AppendError::OutcomeUnknown), Answer::take)
     }
 }
 
@@ -376,8 +383,11 @@ fn take<T>(slot: &Mutex<Option<T>>) {
 }
 
 impl Appender for Queue {
-    async fn append(&self, submission: Submission) -> Result<Appended, AppendError> {
-        self.append_in_turn(submission, None).await
+    fn append(
+        &self,
+        submission: Submission,
+    ) -> impl Future<Output = Result<Appended, AppendError>> + Send {
+        self.append_in_turn(submission, None)
     }
 
     fn begin(&self, key: RequestKey) -> Begun {

@@ -6,16 +6,18 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
+use std::sync::mpsc::Sender;
 use std::time::{Duration, Instant};
 
 use tokio::sync::{OwnedSemaphorePermit, oneshot, watch};
 use tracing::{error, info, warn};
 
+use super::answers::{Answers, Caller};
 use super::dedupe::{Dedupe, Known, Pack};
 use super::engine::{Database, EngineError};
 use super::generations::Generations;
 use super::group::{Group, GroupBuilder};
+use super::inbox::{Outlet, Taken};
 use super::keeper::Task;
 use super::letters::LettersTask;
 use super::live::Live;
@@ -34,8 +36,6 @@ use crate::telemetry::stream::{EventOutcome, Happening};
 use crate::telemetry::traces::{Accepting, Span};
 use crate::telemetry::{Metrics, Pulse};
 
-const GROUP_EVENTS: usize = 1024;
-const GROUP_BYTES: usize = 1024 * 1024;
 /// What a commit may take beside its own bytes: a segment of sled's and a new generation's files.
 const HEADROOM: u64 = 1024 * 1024;
 /// Sequences that a generation may use: far more than fit into one, so that the reserve on disk
@@ -48,7 +48,7 @@ const PROBE_EVERY: Duration = Duration::from_millis(500);
 #[derive(Debug)]
 pub(super) struct Request {
     pub(super) submission: Submission,
-    pub(super) done: oneshot::Sender<Result<Appended, AppendError>>,
+    pub(super) done: Caller,
     /// Its share of the memory that waiting requests may take; given back with the answer.
     pub(super) permit: OwnedSemaphorePermit,
     /// Of a requeue: nobody else works on dead letters until it is done.
@@ -77,7 +77,7 @@ pub(super) struct Written {
 /// See the module.
 #[derive(Debug)]
 pub(super) struct Writer {
-    pub(super) requests: Receiver<Request>,
+    pub(super) requests: Outlet,
     pub(super) keeper: Sender<Task>,
     /// None after a failure, until a new one is begun.
     pub(super) current: Option<Written>,
@@ -120,28 +120,8 @@ impl CommitError {
 }
 
 impl Writer {
-    /// Works until every sender of requests is gone.
+    /// Works until the inbox is closed and empty.
     pub(super) fn run(mut self) {
-        while let Some(first) = self.next_request() {
-            let mut events = first.submission.len();
-            let mut bytes = first.submission.bytes();
-            let mut group = vec![first];
-            while events < GROUP_EVENTS
-                && bytes < GROUP_BYTES
-                && let Ok(request) = self.requests.try_recv()
-            {
-                events += request.submission.len();
-                bytes += request.submission.bytes();
-                group.push(request);
-            }
-            self.commit(group, events, bytes);
-        }
-        self.sync_if_due(Duration::ZERO);
-        self.leave_unused_reserve();
-    }
-
-    /// Waits for a request, beating; with durability `interval`, syncs meanwhile.
-    fn next_request(&mut self) -> Option<Request> {
         loop {
             self.pulse.beat();
             let interval = self.live.interval().unwrap_or_default();
@@ -150,19 +130,23 @@ impl Writer {
                 None if self.reserve.is_released() => PROBE_EVERY,
                 None => BEAT,
             };
-            match self.requests.recv_timeout(due.min(BEAT)) {
-                Ok(request) => {
+            match self.requests.take(due.min(BEAT)) {
+                Taken::Group { requests, events, bytes } => {
                     self.pulse.beat();
-                    return Some(request);
+                    let (count, begun) = (requests.len(), Instant::now());
+                    self.commit(requests, events, bytes);
+                    self.requests.committed(count, begun.elapsed());
                 }
-                Err(RecvTimeoutError::Disconnected) => return None,
-                Err(RecvTimeoutError::Timeout) => {
+                Taken::Nothing => {
                     // So that readiness is right also where no one asks to append meanwhile.
                     self.has_disk_space();
                     self.sync_if_due(interval);
                 }
+                Taken::Closed => break,
             }
         }
+        self.sync_if_due(Duration::ZERO);
+        self.leave_unused_reserve();
     }
 
     fn commit(&mut self, requests: Vec<Request>, events: usize, bytes: usize) {
@@ -215,9 +199,11 @@ impl Writer {
                 }
                 self.publish(group, at, duplicates);
                 self.readiness.set(Readiness::Ready);
+                let mut replies = Answers::with_capacity(answers.len());
                 for (done, appended, _traced, _held) in answers {
-                    drop(done.send(Ok(appended)));
+                    replies.push(done, Ok(appended));
                 }
+                replies.send();
                 if let Some(interval) = self.live.interval() {
                     self.sync_if_due(interval);
                 }
@@ -234,12 +220,14 @@ impl Writer {
                 if self.readiness.set(state) != state {
                     error!(error = %cause, "events are refused: they can't be stored");
                 }
+                let mut replies = Answers::with_capacity(answers.len());
                 for (done, _, traced, _held) in answers {
                     if let Some(mut traced) = traced {
                         traced.span.failed("store_failed");
                     }
-                    drop(done.send(Err(answer.clone())));
+                    replies.push(done, Err(answer.clone()));
                 }
+                replies.send();
             }
         }
     }
@@ -530,7 +518,9 @@ fn seal_record(generation: &Written, end: Sequence) -> Change {
 }
 
 fn answer_all(requests: Vec<Request>, error: &AppendError) {
+    let mut answers = Answers::with_capacity(requests.len());
     for Request { done, .. } in requests {
-        drop(done.send(Err(error.clone())));
+        answers.push(done, Err(error.clone()));
     }
+    answers.send();
 }

@@ -60,8 +60,9 @@ impl Current {
     }
 
     /// Runs `future` as work for this request.
-    pub async fn scope<F: Future>(self, future: F) -> F::Output {
-        CURRENT.scope(self, future).await
+    pub fn scope<F: Future>(self, future: F) -> impl Future<Output = F::Output> {
+        // Not `async`: that would hold the future twice, and each request moves it.
+        CURRENT.scope(self, future)
     }
 
     /// None outside of requests, and while a thread's own data is torn down.
