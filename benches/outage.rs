@@ -5,6 +5,10 @@
 //! prints how long acceptance took before, in and after the outage (from when each event was due, so
 //! that no wait is left out; medians over slices of 10 s), how many requests GMFY saw, and how soon
 //! the backlog was gone. Arguments: `seconds=150`, `rate=500`.
+//!
+//! With `latency` GMFY stays: it prints how long acceptance takes at `rate` (2000 by default), beside
+//! what an append of one event with its fdatasync takes in the same folder, five slices of each in
+//! turns.
 
 #![allow(
     clippy::expect_used,
@@ -12,7 +16,7 @@
     reason = "a benchmark prints its figures, and has no caller to tell of an error"
 )]
 
-use std::io::{BufRead as _, BufReader};
+use std::io::{BufRead as _, BufReader, Write as _};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -38,9 +42,56 @@ fn main() {
     // reqwest's client wants one, although all goes over plain HTTP here; nothing has set one yet.
     drop(rustls::crypto::ring::default_provider().install_default());
     let outage = Duration::from_secs(number("seconds=").unwrap_or(150).into());
-    let rate = number("rate=").unwrap_or(500);
+    let rate = number("rate=");
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
-    runtime.block_on(measure(outage, rate));
+    if arguments.iter().any(|argument| argument == "latency") {
+        runtime.block_on(latency(rate.unwrap_or(2000)));
+    } else {
+        runtime.block_on(measure(outage, rate.unwrap_or(500)));
+    }
+}
+
+/// What acceptance adds to what the disk takes.
+async fn latency(rate: u32) {
+    const SLICES: usize = 5;
+    let simulator = Simulator::bind(Options::default()).await.expect("a port");
+    let upstream = simulator.address();
+    let mut tasks = JoinSet::new();
+    tasks.spawn(simulator.run(CancellationToken::new()));
+    let folder = tempfile::tempdir().expect("a folder");
+    let (sidecar, api, ops) = start(&format!("http://{upstream}/"), folder.path());
+    let caller = Arc::new(Caller::new(&api, &ops, rate));
+    let (mut accepting, mut syncing) = (Vec::new(), Vec::new());
+    for _ in 0..SLICES {
+        accepting.push(caller.run(SLICE).await);
+        syncing.push(syncs(folder.path()));
+    }
+    println!("acceptance at {rate} events/s, and an append with its fdatasync: p50, p99");
+    let median = |of: fn(&Phase) -> Duration, phases: &[Phase]| {
+        let mut values: Vec<_> = phases.iter().map(of).collect();
+        values.sort_unstable();
+        values[values.len() / 2]
+    };
+    for (name, phases) in [("acceptance", &accepting), ("fdatasync", &syncing)] {
+        let (p50, p99) = (median(|phase| phase.p50, phases), median(|phase| phase.p99, phases));
+        println!("  {name}: {p50:?}, {p99:?}");
+    }
+    drop(sidecar);
+}
+
+/// What an append of 110 bytes with its fdatasync takes.
+fn syncs(folder: &std::path::Path) -> Phase {
+    let mut file = tempfile::tempfile_in(folder).expect("a file");
+    let mut took: Vec<_> = (0..3000)
+        .map(|_| {
+            let begun = Instant::now();
+            file.write_all(&[b'x'; 110]).expect("written");
+            file.sync_data().expect("synced");
+            begun.elapsed()
+        })
+        .collect();
+    took.sort_unstable();
+    Phase { p50: took[took.len() / 2], p99: took[took.len() * 99 / 100] }
 }
 
 async fn measure(outage: Duration, rate: u32) {

@@ -1,7 +1,7 @@
 //! What an event is, in GMFY's wire form and in the input form, and what is wrong with a bad one.
 //!
-//! A body is read in two passes: one over its grammar, which splits it into elements, and one over
-//! each element's fields. Both yield slices of the body. An event in wire form goes on as the
+//! A batch is read in two passes: one over its grammar, which splits it into elements, and one over
+//! each element's fields, which is all that a single event needs. Both yield slices of the body. An event in wire form goes on as the
 //! bytes that came; another is composed anew from the raw texts of its fields. So nothing that
 //! isn't ours is ever changed, be it a number's spelling, an escape or a name.
 //!
@@ -25,7 +25,7 @@ use std::borrow::Cow;
 
 use self::catalogue::Catalogue;
 use self::fault::{Fault, Faults, describe};
-use self::syntax::{Field, MAX_DEPTH, Source};
+use self::syntax::{Fields, MAX_DEPTH, Source};
 pub use crate::config::EventKind;
 
 /// A valid event, borrowed from the request's body wherever nothing had to be rebuilt.
@@ -103,6 +103,13 @@ impl Rules {
     /// See [`BodyError`].
     pub fn parse_one<'a>(&self, body: &'a [u8]) -> Result<Event<'a>, BodyError> {
         let source = Source::of_body(body)?;
+        let mut reader = Reader::new(self);
+        // An object is read once, by its fields; what else it is, or what is wrong, is found below.
+        if let Some(object) = source.object().filter(|object| object.len() <= self.max_event)
+            && let Ok(event) = reader.event(source, object)
+        {
+            return event.ok_or_else(|| BodyError::Invalid(reader.faults.into_errors()));
+        }
         let element = source.value()?;
         if !element.starts_with('{') {
             return Err(wrong_shape(source, element, |found| Fault::NotOneEvent { found }));
@@ -110,7 +117,6 @@ impl Rules {
         if element.len() > self.max_event {
             return Err(BodyError::EventTooLarge(element.len()));
         }
-        let mut reader = Reader::new(self);
         let event = reader.event(source, element)?;
         event.ok_or_else(|| BodyError::Invalid(reader.faults.into_errors()))
     }
@@ -172,7 +178,7 @@ fn wrong_shape(
 struct Reader<'r, 'a> {
     rules: &'r Rules,
     /// The fields of the element that is being read; kept so that its memory is.
-    fields: Vec<Field<'a>>,
+    fields: Fields<'a>,
     faults: Faults,
     events: Vec<Event<'a>>,
     len: usize,
@@ -180,7 +186,7 @@ struct Reader<'r, 'a> {
 
 impl<'r, 'a> Reader<'r, 'a> {
     fn new(rules: &'r Rules) -> Self {
-        let (fields, faults) = (Vec::with_capacity(8), Faults::new());
+        let (fields, faults) = (Fields::new(), Faults::new());
         Self { rules, fields, faults, events: Vec::new(), len: 0 }
     }
 

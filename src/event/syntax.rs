@@ -6,6 +6,7 @@ use std::fmt;
 
 use serde::de::{Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
+use smallvec::SmallVec;
 
 use super::BodyError;
 
@@ -32,6 +33,9 @@ pub(super) struct Field<'a> {
     /// As sent.
     pub(super) value: &'a str,
 }
+
+/// An object's fields; those of nearly every event need no memory of their own.
+pub(super) type Fields<'a> = SmallVec<[Field<'a>; 8]>;
 
 impl<'a> Source<'a> {
     pub(super) fn of_body(body: &'a [u8]) -> Result<Self, BodyError> {
@@ -81,15 +85,18 @@ impl<'a> Source<'a> {
             .map_err(|error| refused.unwrap_or_else(|| self.not_json(&error)))
     }
 
-    /// Replaces `fields` by those of `object`, a valid object of this source.
-    pub(super) fn fields(
-        self,
-        object: &'a str,
-        fields: &mut Vec<Field<'a>>,
-    ) -> Result<(), BodyError> {
+    /// The one object that this is, if it is one at all: valid if its fields are.
+    pub(super) fn object(self) -> Option<&'a str> {
+        let text = self.text.trim_matches([' ', '\t', '\r', '\n']);
+        text.starts_with('{').then_some(text)
+    }
+
+    /// Replaces `fields` by those of `object`, an object of this source.
+    pub(super) fn fields(self, object: &'a str, fields: &mut Fields<'a>) -> Result<(), BodyError> {
         fields.clear();
-        serde_json::Deserializer::from_str(object)
-            .deserialize_map(Fields(fields))
+        let mut json = serde_json::Deserializer::from_str(object);
+        json.deserialize_map(Collect(fields))
+            .and_then(|()| json.end())
             .map_err(|error| Self { text: object, line: self.line }.not_json(&error))?;
         // What is flat, as nearly every event is, isn't looked at again.
         fields.iter().try_for_each(|field| self.check_depth(field.value, MAX_DEPTH - 1))
@@ -183,9 +190,9 @@ impl<'a, F: FnMut(&'a str) -> Result<(), BodyError>> Visitor<'a> for Elements<'_
     }
 }
 
-struct Fields<'f, 'a>(&'f mut Vec<Field<'a>>);
+struct Collect<'f, 'a>(&'f mut Fields<'a>);
 
-impl<'a> Visitor<'a> for Fields<'_, 'a> {
+impl<'a> Visitor<'a> for Collect<'_, 'a> {
     type Value = ();
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -4,6 +4,7 @@ use bytes::Bytes;
 use http::header::CONTENT_TYPE;
 use http::{HeaderValue, Response, StatusCode};
 use serde::Serialize;
+use smallvec::SmallVec;
 
 use super::body::Body;
 use super::idempotency;
@@ -95,10 +96,10 @@ pub(super) fn replay(answer: &Answer) -> Response<Body> {
 /// 202 for what is durable. `rest` is what a lenient batch's answer says beside the counts.
 fn accepted(appended: &Appended, rest: Option<&str>) -> Response<Body> {
     let rest = rest.map(|rest| (rest, HeaderValue::from_static("handling=lenient")));
-    let mut text = String::with_capacity(128 + rest.as_ref().map_or(0, |(rest, _)| rest.len()));
+    let mut text = SmallVec::new();
     write_counts(&mut text, appended);
-    text.push_str(rest.as_ref().map_or("}", |(rest, _)| rest));
-    let mut response = Response::new(Body::from(text.into_bytes()));
+    text.extend_from_slice(rest.as_ref().map_or("}", |(rest, _)| rest).as_bytes());
+    let mut response = Response::new(Body::Whole(Bytes::copy_from_slice(&text)));
     *response.status_mut() = StatusCode::ACCEPTED;
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
@@ -121,7 +122,7 @@ fn rest_of_lenient(errors: &[EventError]) -> String {
 }
 
 /// Writes the answer's object, but for its end.
-fn write_counts(text: &mut String, appended: &Appended) {
+fn write_counts(text: &mut SmallVec<[u8; 128]>, appended: &Appended) {
     let (first, last) = appended.sequences.unzip();
     let mut digits = itoa::Buffer::new();
     let fields = [
@@ -131,7 +132,7 @@ fn write_counts(text: &mut String, appended: &Appended) {
         (",\"last_sequence\":", last.map(Sequence::get)),
     ];
     for (name, value) in fields {
-        text.push_str(name);
-        text.push_str(value.map_or("null", |value| digits.format(value)));
+        text.extend_from_slice(name.as_bytes());
+        text.extend_from_slice(value.map_or("null", |value| digits.format(value)).as_bytes());
     }
 }

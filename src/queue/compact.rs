@@ -381,7 +381,7 @@ mod tests {
             let mut frames = Vec::new();
             let mut next = FIRST;
             for (number, (at, sizes)) in (0..).zip(&requests) {
-                let mut builder = GroupBuilder::new(next, Timestamp::from_millis(*at), 0);
+                let mut builder = GroupBuilder::new(next, Timestamp::from_millis(*at), 0, 0);
                 for (index, size) in sizes.iter().enumerate() {
                     builder.push(submission(&[&format!("{number}-{index}")], *size), 0);
                 }

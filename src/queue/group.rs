@@ -1,6 +1,6 @@
 //! A commit group: whole requests cut into frames for the log, and indexed for the tail.
 
-use bytes::Bytes;
+use bytes::{Buf as _, Bytes};
 
 use super::dedupe::{Answer, Known, Underway};
 use super::frame::{Content, FrameHeader, MAX_FRAME, MAX_RECORDS, encode, encode_answer};
@@ -45,7 +45,13 @@ pub(super) struct GroupBuilder {
 }
 
 impl GroupBuilder {
-    pub(super) fn new(first: Sequence, accepted_at: Timestamp, events: usize) -> Self {
+    /// With room for so many events, of so many bytes of records in all.
+    pub(super) fn new(
+        first: Sequence,
+        accepted_at: Timestamp,
+        events: usize,
+        bytes: usize,
+    ) -> Self {
         Self {
             group: Group {
                 frames: Vec::new(),
@@ -57,7 +63,7 @@ impl GroupBuilder {
                 known: Vec::new(),
             },
             accepted_at,
-            records: Vec::new(),
+            records: Vec::with_capacity(bytes.min(MAX_RECORDS)),
             frame_first: first,
             count: 0,
             begins_request: true,
@@ -193,15 +199,24 @@ impl GroupBuilder {
         entries: &[Entry],
         answer: Option<Answer>,
     ) {
-        let records = Bytes::from(records);
+        let mut records = Bytes::from(records);
         let mut start = 0;
         for (number, entry) in (0..).zip(entries) {
+            let begin = (start + entry.head.length()).min(entry.end);
+            let json = if entry.end == records.len() {
+                // The last takes the memory over: a single event shares it with nobody.
+                let mut last = std::mem::take(&mut records);
+                last.advance(begin);
+                last
+            } else {
+                records.slice(begin..entry.end)
+            };
             self.group.events.push(QueuedEvent {
                 sequence: first.plus(number),
                 user: entry.head.user,
                 kind: entry.head.kind,
                 accepted_at: self.accepted_at,
-                json: records.slice(start + entry.head.length()..entry.end),
+                json,
             });
             match entry.head.origin {
                 None => self.group.kinds[entry.head.kind as usize] += 1,
@@ -321,7 +336,7 @@ mod tests {
             let forgotten = prometheus::IntCounter::new("f", "f").unwrap();
             let dedupe = Arc::new(Dedupe::new(limits, Clock::default(), forgotten));
             let first = Sequence::new(100);
-            let mut builder = GroupBuilder::new(first, Timestamp::from_millis(5), 0);
+            let mut builder = GroupBuilder::new(first, Timestamp::from_millis(5), 0, 0);
             let mut keys = Vec::new();
             let mut last_end = first;
             let mut begins_at = Vec::new();

@@ -337,7 +337,7 @@ mod tests {
 
     /// Requests of so many events of about so many bytes, from sequence 10 on.
     fn group(requests: &[(usize, usize)]) -> Group {
-        let mut builder = GroupBuilder::new(Sequence::new(10), Timestamp::from_millis(5), 0);
+        let mut builder = GroupBuilder::new(Sequence::new(10), Timestamp::from_millis(5), 0, 0);
         for (events, size) in requests {
             builder.push(submission(&vec!["u"; *events], *size), 0);
         }

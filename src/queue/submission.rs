@@ -2,6 +2,8 @@
 
 use std::future::Future;
 
+use smallvec::SmallVec;
+
 use super::dedupe::{Begun, Mark, RequestKey, Underway};
 use super::frame::{EventHead, RECORD_HEADER, encode_record};
 use super::{Sequence, UserHash};
@@ -13,7 +15,7 @@ use crate::telemetry::traces::Accepting;
 pub struct Submission {
     /// The events' records, one behind the other, as they will lie in frames.
     records: Vec<u8>,
-    entries: Vec<Entry>,
+    entries: Entries,
     /// Set where the request has an `Idempotency-Key`.
     key: Option<Underway>,
     /// Whether any event has a mark.
@@ -29,13 +31,16 @@ pub(super) struct Entry {
     pub(super) end: usize,
 }
 
+/// One for each event; that of a single event needs no memory of its own.
+pub(super) type Entries = SmallVec<[Entry; 1]>;
+
 impl Submission {
     /// An empty one with room for `events` events of `bytes` bytes of wire form in all.
     #[must_use]
     pub fn with_capacity(events: usize, bytes: usize) -> Self {
         Self {
             records: Vec::with_capacity(bytes + events * RECORD_HEADER),
-            entries: Vec::with_capacity(events),
+            entries: Entries::with_capacity(events),
             ..Self::default()
         }
     }
@@ -135,7 +140,7 @@ impl Submission {
         }
     }
 
-    pub(super) fn into_parts(self) -> (Vec<u8>, Vec<Entry>, Option<Underway>) {
+    pub(super) fn into_parts(self) -> (Vec<u8>, Entries, Option<Underway>) {
         (self.records, self.entries, self.key)
     }
 }

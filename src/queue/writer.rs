@@ -167,7 +167,7 @@ impl Writer {
         }
         let started = Instant::now();
         let at = self.clock.now();
-        let mut builder = GroupBuilder::new(self.next, at, events);
+        let mut builder = GroupBuilder::new(self.next, at, events, bytes);
         let mut answers = Vec::with_capacity(requests.len());
         let mut marks = 0;
         let mut duplicates = 0;
