@@ -1,9 +1,10 @@
 //! What an event is, in GMFY's wire form and in the input form, and what is wrong with a bad one.
 //!
 //! A batch is read in two passes: one over its grammar, which splits it into elements, and one over
-//! each element's fields, which is all that a single event needs. Both yield slices of the body. An event in wire form goes on as the
-//! bytes that came; another is composed anew from the raw texts of its fields. So nothing that
-//! isn't ours is ever changed, be it a number's spelling, an escape or a name.
+//! each element's fields, which is all that a single event needs. Both yield slices of the body. An
+//! event in wire form goes on as the bytes that came; another is composed anew from the raw texts of
+//! its fields. So nothing that isn't ours is ever changed, be it a number's spelling, an escape or a
+//! name.
 //!
 //! What is a JSON string by its grammar counts as one: an escaped NUL is passed on. Half a
 //! surrogate pair, which the grammar allows too, is refused in our fields only, since no program
