@@ -16,12 +16,13 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::fs::File;
-use std::io::{Read as _, Write as _};
+use std::io::{self, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustix::fs::{FlockOperation, flock};
+use rustix::fs::{Access, FlockOperation, access, flock};
+use rustix::io::Errno;
 use tracing::{error, warn};
 
 use super::Sequence;
@@ -38,6 +39,9 @@ use super::writer::{RESERVE, Written};
 
 /// The state's folder.
 pub(super) const STATE: &str = "state";
+/// What has to be allowed with what is ours.
+const FOLDER_RIGHTS: Access = Access::READ_OK.union(Access::WRITE_OK).union(Access::EXEC_OK);
+const FILE_RIGHTS: Access = Access::READ_OK.union(Access::WRITE_OK);
 /// How often the lock is tried, some milliseconds apart.
 const LOCK_ATTEMPTS: u32 = 60;
 
@@ -112,6 +116,7 @@ pub(super) fn open(options: &Options, dedupe: &Dedupe) -> Result<Opened, OpenErr
         |error: EngineError| OpenError::Store { dir: dir.to_owned(), reason: error.to_string() };
     create_folder(dir).map_err(folder)?;
     let lock = lock(dir)?;
+    check_rights(dir).map_err(folder)?;
     format::check(dir)?;
     let log = dir.join("queue");
     create_folder(&log).map_err(folder)?;
@@ -220,6 +225,41 @@ fn begin(generations: &Generations, first: Sequence, appended_before: u64) -> Op
     Some(Written { first, database, appended_before, events: 0, failed_at: None })
 }
 
+/// Refuses what is not ours to read and write, before it is taken for damaged: nothing of it is lost.
+fn check_rights(dir: &Path) -> io::Result<()> {
+    check_right(dir, FOLDER_RIGHTS)?;
+    check_right(&dir.join("FORMAT"), FILE_RIGHTS)?;
+    // Others' folders may lie beside these, such as a file system's `lost+found`.
+    let mut folders = ["queue", STATE, "dead-letters"].map(|name| dir.join(name)).to_vec();
+    while let Some(folder) = folders.pop() {
+        check_right(&folder, FOLDER_RIGHTS)?;
+        let Ok(entries) = std::fs::read_dir(&folder) else { continue };
+        for entry in entries {
+            let entry = entry?;
+            if entry.file_type()?.is_dir() {
+                folders.push(entry.path());
+            } else {
+                check_right(&entry.path(), FILE_RIGHTS)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn check_right(path: &Path, rights: Access) -> io::Result<()> {
+    match access(path, rights) {
+        Err(Errno::ACCESS | Errno::PERM) => {
+            let text = format!(
+                "{} may not be read and written by the user that runs this: change its owner",
+                path.display()
+            );
+            Err(io::Error::new(io::ErrorKind::PermissionDenied, text))
+        }
+        // Whatever else is wrong with it is not a matter of rights.
+        Ok(()) | Err(_) => Ok(()),
+    }
+}
+
 pub(super) fn lock(dir: &Path) -> Result<File, OpenError> {
     let folder = |source| OpenError::Folder { dir: dir.to_owned(), source };
     let mut file = File::options()
@@ -231,7 +271,7 @@ pub(super) fn lock(dir: &Path) -> Result<File, OpenError> {
         .map_err(folder)?;
     let mut attempt = 1;
     while let Err(errno) = flock(&file, FlockOperation::NonBlockingLockExclusive) {
-        if errno != rustix::io::Errno::WOULDBLOCK {
+        if errno != Errno::WOULDBLOCK {
             return Err(folder(errno.into()));
         }
         // One that just ended may hold it for a moment: so does a process it began to start.

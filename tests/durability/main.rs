@@ -34,6 +34,7 @@ mod numbers;
 mod power_loss;
 #[path = "../e2e/process.rs"]
 mod process;
+mod rights;
 mod sink;
 mod stream;
 mod syncs;
