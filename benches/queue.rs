@@ -2,6 +2,9 @@
 //!
 //! `cargo bench --bench queue` prints events/s of both, medians of five runs in turn, and their
 //! ratio. Both have a writer thread that commits whatever waits; producers wait for their answers.
+//! `cargo bench --bench queue -- backlog` prints at which rate a backlog of 2 million events takes
+//! its last tenth, against its first; and how long the saving of a cursor takes while generations
+//! are compacted, against while none is.
 
 #![allow(
     clippy::expect_used,
@@ -12,6 +15,7 @@
 use std::borrow::Cow;
 use std::fs::File;
 use std::io::Write as _;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
@@ -20,7 +24,7 @@ use gmfy_sidecar::clock::Clock;
 use gmfy_sidecar::event::{Event, EventKind};
 use gmfy_sidecar::queue::{
     Appender as _, DedupeLimits, Log as _, Options, Partitions, Queue, Sequence, Settlement,
-    Submission,
+    Submission, Threads,
 };
 use gmfy_sidecar::telemetry::Metrics;
 use tokio::sync::oneshot;
@@ -39,6 +43,11 @@ fn main() {
         .enable_all()
         .build()
         .expect("a runtime");
+    if std::env::args().any(|argument| argument == "backlog") {
+        runtime.block_on(backlog());
+        runtime.block_on(saves());
+        return;
+    }
     for (name, producers, group) in [
         ("64 producers of single events", 64, 1),
         ("1 producer of 1024 events", 1, 1024),
@@ -79,11 +88,10 @@ fn submission(number: u64, events: usize) -> Submission {
     submission
 }
 
-async fn queue_rate(producers: usize, group: usize) -> f64 {
-    let dir = tempfile::tempdir().expect("a folder");
+fn open(dir: &Path, max_bytes: u64) -> (Queue, Threads, Arc<Metrics>) {
     let options = Options {
-        dir: dir.path().to_owned(),
-        max_bytes: 4 << 30,
+        dir: dir.to_owned(),
+        max_bytes,
         drops_oldest: false,
         interval: None,
         dead_letters_max_bytes: 1 << 20,
@@ -92,6 +100,98 @@ async fn queue_rate(producers: usize, group: usize) -> f64 {
     let metrics = Arc::new(Metrics::new());
     let (queue, threads) =
         Queue::open(&options, Clock::system(), Arc::clone(&metrics)).expect("a queue");
+    (queue, threads, metrics)
+}
+
+/// Appends groups of 500 by four producers; returns events/s.
+async fn append_rate(queue: &Queue, events: u64) -> f64 {
+    const PRODUCERS: u64 = 4;
+    let started = Instant::now();
+    let mut tasks = JoinSet::new();
+    for producer in 0..PRODUCERS {
+        let queue = queue.clone();
+        tasks.spawn(async move {
+            for done in (0..events / PRODUCERS).step_by(500) {
+                queue.append(submission(producer + done, 500)).await.expect("appended");
+            }
+        });
+    }
+    while let Some(done) = tasks.join_next().await {
+        done.expect("a producer");
+    }
+    events as f64 / started.elapsed().as_secs_f64()
+}
+
+/// The rate at the end of a backlog of 2 million events against the one at its start.
+async fn backlog() {
+    const EVENTS: u64 = 2_000_000;
+    let (mut first, mut last, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
+    for _ in 0..RUNS {
+        let dir = tempfile::tempdir().expect("a folder");
+        let (queue, threads, _) = open(dir.path(), 4 << 30);
+        first.push(append_rate(&queue, EVENTS / 10).await);
+        append_rate(&queue, EVENTS / 10 * 8).await;
+        last.push(append_rate(&queue, EVENTS / 10).await);
+        ratios.push(last[last.len() - 1] / first[first.len() - 1]);
+        queue.close();
+        drop(queue);
+        threads.join().expect("the queue's threads");
+    }
+    println!(
+        "a backlog of {EVENTS}: its first tenth {:.0}/s, its last {:.0}/s, ratio {:.2}",
+        median(first),
+        median(last),
+        median(ratios)
+    );
+}
+
+/// How long cursors take to be saved while a backlog that three lanes of four have passed is
+/// compacted, a generation a second, and while there is room enough.
+async fn saves() {
+    for (what, max_bytes) in [("compacting", 256 << 20), ("not compacting", 4 << 30)] {
+        let dir = tempfile::tempdir().expect("a folder");
+        let (queue, threads, metrics) = open(dir.path(), max_bytes);
+        let bytes = || metrics.ledger.snapshot().queue_bytes;
+        let mut end = 1;
+        while bytes() < 200 << 20 {
+            append_rate(&queue, 20_000).await;
+            end += 20_000;
+        }
+        let before = bytes();
+        let starts = queue.lanes(4).await.expect("lanes");
+        let mut took = Vec::new();
+        let begun = Instant::now();
+        while begun.elapsed() < Duration::from_secs(12) {
+            for (lane, start) in starts.iter().enumerate().skip(1) {
+                let mut cursor = start.cursor.clone();
+                for (_, watermark) in &mut cursor.watermarks {
+                    *watermark = Sequence::new(end);
+                }
+                let saving = Instant::now();
+                queue.save(lane, cursor, Settlement::default()).await.expect("saved");
+                took.push(saving.elapsed().as_secs_f64() * 1e3);
+            }
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        took.sort_by(f64::total_cmp);
+        let at = |per_mille: usize| took[(took.len() - 1) * per_mille / 1000];
+        println!(
+            "{what}: from {before} to {} bytes; {} saves: median {:.2} ms, 99 % {:.2} ms, longest {:.2} ms",
+            bytes(),
+            took.len(),
+            at(500),
+            at(990),
+            at(1000)
+        );
+        queue.close();
+        drop(queue);
+        threads.join().expect("the queue's threads");
+    }
+}
+
+async fn queue_rate(producers: usize, group: usize) -> f64 {
+    let dir = tempfile::tempdir().expect("a folder");
+    let (queue, threads, _metrics) = open(dir.path(), 4 << 30);
     // Lanes that settle at once, so that generations are removed as they are in service.
     let starts = queue.lanes(1).await.expect("lanes");
     let mut tasks = JoinSet::new();
