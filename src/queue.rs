@@ -6,7 +6,7 @@
 //! - `writer` appends: one thread, group commit, an fdatasync before each answer.
 //! - `tail` keeps the newest events in memory for the lanes that keep up.
 //! - `generations` is the log on disk: a row of databases that are removed as a whole.
-//!   `compact` writes those that stay anew without what is settled.
+//!   `compact` writes those that stay anew without what is settled, when `compactor` says so.
 //! - `frame` and `group` are its format. `dedupe` knows what was accepted lately. `keeper` and
 //!   `state` keep the cursors.
 //! - `letters` is what operators do with dead letters.
@@ -20,6 +20,7 @@
 
 mod answers;
 mod compact;
+mod compactor;
 mod dead_letter;
 mod dead_letters;
 mod dedupe;

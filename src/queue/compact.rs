@@ -8,20 +8,20 @@
 //! their sequences and without settled events, and takes the place of its file if that is smaller by
 //! a third at least. It is looked at again when half as many partitions wait in it.
 //!
-//! - The keeper does it, between cursors: what it leaves out is settled by cursors on disk.
-//! - The new file is on disk before it takes the old one's name, in one rename: a crash leaves
-//!   either. A file that is left over is removed at the next start.
+//! - What is left out is settled by cursors on disk; `compactor` sees to that, and to the when.
+//! - What can't be read again, though it was found, ends it: the old file stays.
+//! - The new file is written beside the generations, without holding anybody up, and is on disk before
+//!   it takes the old one's name, in one rename: a crash leaves either. Where the generation was
+//!   removed or rebuilt meanwhile it is thrown away; so is one that is left over, at the next start.
 //! - Nothing of the generation's records changes: what was left out stays counted, see [`LeftOut`].
 //! - A damaged generation is left to `repair`.
 
-use std::collections::HashMap;
 use std::fs;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
 
 use super::Sequence;
-use super::engine::{self, EngineError, data_file, sync_folder, write_file};
+use super::engine::write_file;
 use super::frame::{
     Content, FrameHeader, LEFT_OUT_LENGTH, LeftOut, MAX_FRAME, MAX_RECORDS, Record, each_record,
     encode, encode_left_out, record_head,
@@ -30,106 +30,33 @@ use super::passed::Passed;
 use super::salvage::{Contents, RawFrames};
 use crate::clock::Timestamp;
 
-/// How long the oldest generation has to stay where it is.
-const PINNED_FOR: Duration =
-    if cfg!(test) { Duration::from_millis(50) } else { Duration::from_secs(5) };
-/// How often a generation is looked at: that takes some 16 MiB of reading.
-const LOOK_EVERY: Duration =
-    if cfg!(test) { Duration::from_millis(10) } else { Duration::from_secs(1) };
-/// How long none is after one that failed.
-const PAUSE: Duration = if cfg!(test) { LOOK_EVERY } else { Duration::from_secs(30) };
-
-/// Which generation is looked at, and when.
-#[derive(Debug)]
-pub(super) struct Looks {
-    /// The oldest generation, and since when it is.
-    oldest: Option<(Sequence, Instant)>,
-    next: Instant,
-    /// How many partitions waited in a generation when it was looked at.
-    waited: HashMap<Sequence, usize>,
-}
-
-impl Looks {
-    pub(super) fn new(now: Instant) -> Self {
-        Self { oldest: None, next: now, waited: HashMap::new() }
-    }
-
-    /// Whether it is time to choose one.
-    pub(super) fn is_due(&self, now: Instant) -> bool {
-        now >= self.next
-    }
-
-    /// The generation to look at now, of these sealed ones (first sequence, and the one behind the
-    /// last; ascending).
-    pub(super) fn choose(
-        &mut self,
-        sealed: &[(Sequence, Sequence)],
-        passed: &Passed,
-        now: Instant,
-    ) -> Option<Sequence> {
-        self.next = now + LOOK_EVERY;
-        let (oldest, _) = *sealed.first()?;
-        let since = match self.oldest {
-            Some((first, since)) if first == oldest => since,
-            _ => {
-                self.oldest = Some((oldest, now));
-                self.waited.retain(|first, _| *first >= oldest);
-                now
-            }
-        };
-        if now.saturating_duration_since(since) < PINNED_FOR {
-            return None;
-        }
-        sealed.iter().find_map(|&(first, end)| {
-            let waiting = passed.waiting_before(end);
-            let is_due = self.waited.get(&first).is_none_or(|waited| waiting <= waited / 2);
-            is_due.then(|| {
-                self.waited.insert(first, waiting);
-                first
-            })
-        })
-    }
-
-    /// The one that was chosen could not be written: it is looked at again after a while.
-    pub(super) fn failed(&mut self, first: Sequence, now: Instant) {
-        self.waited.remove(&first);
-        self.next = now + PAUSE;
-    }
-}
-
-/// Puts in the place of the generation's file in `folder`, which has these `bytes`, one without
-/// what is settled; false where that is not worth it.
-pub(super) fn compact(
-    folder: &Path,
+/// Writes to `fresh`, durably, what a generation's file holds, without what is settled; false where
+/// that saves too little of its `bytes`.
+pub(super) fn write_compacted(
+    fresh: &Path,
     bytes: u64,
     (raw, contents): (&RawFrames, &Contents),
     (first, end): (Sequence, Sequence),
     passed: &Passed,
-) -> Result<bool, EngineError> {
+) -> io::Result<bool> {
     let mut length = Length(0);
     write_rest(raw, contents, (first, end), passed, &mut length)?;
     if length.0 >= bytes / 3 * 2 {
         return Ok(false);
     }
-    let fresh = fresh_file(folder);
-    let written = write_file(&fresh, |file| write_rest(raw, contents, (first, end), passed, file))
-        .and_then(|()| engine::rename(&fresh, &data_file(folder)))
-        .and_then(|()| sync_folder(folder));
-    if let Err(error) = written {
-        remove_left_over(folder);
-        return Err(error.into());
-    }
+    write_file(fresh, |file| write_rest(raw, contents, (first, end), passed, file))?;
     Ok(true)
 }
 
-/// Removes what a crash left of a compaction.
-pub(super) fn remove_left_over(folder: &Path) {
-    // Where it can't be removed it is in nobody's way.
-    let _removed = fs::remove_file(fresh_file(folder));
+/// Where a generation is written anew, in the log's folder.
+pub(super) fn fresh_file(log: &Path) -> PathBuf {
+    log.join("compacted")
 }
 
-fn fresh_file(folder: &Path) -> PathBuf {
-    folder.join("compacted")
+/// Removes what a compaction left that was not finished.
+pub(super) fn remove_left_over(log: &Path) {
+    // Where it can't be removed it is in nobody's way.
+    let _removed = fs::remove_file(fresh_file(log));
 }
 
 /// How many bytes are written.
@@ -334,6 +261,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::queue::engine::data_file;
     use crate::queue::group::GroupBuilder;
     use crate::queue::salvage::Span;
     use crate::queue::state::LaneRecord;
@@ -407,7 +335,9 @@ mod tests {
                 let passed = passed(&all_settled);
                 let (_, contents, raw) = read();
                 let span = (&raw, &contents);
-                prop_assert!(compact(folder.path(), u64::MAX, span, (FIRST, next), &passed).unwrap());
+                let fresh = fresh_file(folder.path());
+                prop_assert!(write_compacted(&fresh, u64::MAX, span, (FIRST, next), &passed).unwrap());
+                fs::rename(fresh, data_file(folder.path())).unwrap();
                 let (after, contents, raw) = read();
                 let waits = |e: &&QueuedEvent| !passed.contains(e.user.partition(), e.sequence);
                 let waiting: Vec<_> = before.iter().filter(waits).cloned().collect();
@@ -429,34 +359,24 @@ mod tests {
     }
 
     #[test]
-    fn a_generation_is_looked_at_once_it_is_in_the_way_and_again_when_half_has_gone_on() {
-        let begun = Instant::now();
-        let mut looks = Looks::new(begun);
-        let sealed = [(1, 11), (11, 21)].map(|(a, b)| (Sequence::new(a), Sequence::new(b)));
-        let waiting = |count: usize| {
-            let watermark = |number| if usize::from(number) < count { 1 } else { 1000 };
-            let watermarks = (0..=u8::MAX)
-                .map(|number| (Partition::new(number), Sequence::new(watermark(number))));
-            let cursor = LaneCursor { watermarks: watermarks.collect(), ..LaneCursor::default() };
-            Passed::of(&[LaneRecord::new(&cursor, 0)])
-        };
-        let mut at = begun;
-        let mut choose = |looks: &mut Looks, count| {
-            at += LOOK_EVERY;
-            assert!(looks.is_due(at));
-            looks.choose(&sealed, &waiting(count), at)
-        };
-        assert_eq!(choose(&mut looks, 200), None, "it may go on by itself");
-        for _ in 0..PINNED_FOR.as_millis() / LOOK_EVERY.as_millis() - 1 {
-            assert_eq!(choose(&mut looks, 200), None);
-        }
-        assert_eq!(choose(&mut looks, 200), Some(Sequence::new(1)));
-        assert_eq!(choose(&mut looks, 200), Some(Sequence::new(11)));
-        assert_eq!(choose(&mut looks, 101), None);
-        assert_eq!(choose(&mut looks, 100), Some(Sequence::new(1)));
-        looks.failed(Sequence::new(1), begun);
-        assert_eq!(choose(&mut looks, 100), Some(Sequence::new(1)), "again");
-        assert_eq!(choose(&mut looks, 100), Some(Sequence::new(11)));
-        assert_eq!(choose(&mut looks, 100), None);
+    fn what_can_be_read_no_more_is_not_left_out() {
+        let mut builder = GroupBuilder::new(FIRST, Timestamp::from_millis(1), 0);
+        builder.push(submission(&["a"; 200], 300), 0);
+        let group = builder.finish();
+        let folder = tempfile::tempdir().unwrap();
+        let mut bytes: Vec<u8> = group.frames.into_iter().flat_map(|frame| frame.value).collect();
+        fs::write(data_file(folder.path()), &bytes).unwrap();
+        let raw = RawFrames::find(folder.path()).unwrap();
+        let contents =
+            raw.contents(Span { first: FIRST, end: Some(group.end), limit: None }).unwrap();
+        // A device that fails for a moment shows other bytes, too.
+        let middle = bytes.len() / 2;
+        bytes[middle] ^= 1;
+        fs::write(data_file(folder.path()), &bytes).unwrap();
+        let fresh = fresh_file(folder.path());
+        let span = (&raw, &contents);
+        let passed = passed(&BTreeSet::new());
+        write_compacted(&fresh, u64::MAX, span, (FIRST, group.end), &passed).unwrap_err();
+        assert!(!fresh.exists());
     }
 }

@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError, RwLock};
+use std::sync::{Condvar, Mutex, PoisonError, RwLock};
 
 use super::engine::{EngineError, Op, data_file};
 
@@ -22,6 +22,9 @@ struct Plan {
     /// What is in the files for good: as of their last syncs.
     synced: HashMap<PathBuf, Vec<u8>>,
     is_killed: bool,
+    /// Calls of this kind wait for the plan's end.
+    held: Option<Op>,
+    is_holding: bool,
 }
 
 /// How a call fails.
@@ -55,6 +58,8 @@ impl Failure {
 /// Held by all calls under way; alone, while a folder is copied as it is at a moment.
 static MOMENT: RwLock<()> = RwLock::new(());
 static PLANS: Mutex<Option<HashMap<PathBuf, Plan>>> = Mutex::new(None);
+/// A plan is over.
+static ENDED: Condvar = Condvar::new();
 
 fn with<T>(change: impl FnOnce(&mut HashMap<PathBuf, Plan>) -> T) -> T {
     let mut plans = PLANS.lock().unwrap_or_else(PoisonError::into_inner);
@@ -85,9 +90,33 @@ pub(super) fn refuse_reserve(dir: &Path, refuses_reserve: bool) {
     with(|plans| plans.entry(dir.to_owned()).or_default().refuses_reserve = refuses_reserve);
 }
 
+/// Holds calls of this kind under `dir` up, until the plan ends.
+pub(super) fn hold(dir: &Path, op: Op) {
+    with(|plans| plans.entry(dir.to_owned()).or_default().held = Some(op));
+}
+
+/// Whether a call is held up.
+pub(super) fn is_holding(dir: &Path) -> bool {
+    with(|plans| plans.get(dir).is_some_and(|plan| plan.is_holding))
+}
+
 /// Ends the plan for `dir`; returns how many calls it counted.
 pub(super) fn end(dir: &Path) -> u64 {
-    with(|plans| plans.remove(dir)).map_or(0, |plan| plan.calls)
+    let calls = with(|plans| plans.remove(dir)).map_or(0, |plan| plan.calls);
+    ENDED.notify_all();
+    calls
+}
+
+fn wait_while_held(op: Op, path: &Path) {
+    let plans = PLANS.lock().unwrap_or_else(PoisonError::into_inner);
+    let holds = |plans: &mut Option<HashMap<PathBuf, Plan>>| {
+        let held = |(dir, plan): &(&PathBuf, &mut Plan)| {
+            plan.held == Some(op) && path.starts_with(dir.as_path())
+        };
+        let plan = plans.iter_mut().flatten().find(held);
+        plan.map(|(_, plan)| plan.is_holding = true).is_some()
+    };
+    drop(ENDED.wait_while(plans, holds).unwrap_or_else(PoisonError::into_inner));
 }
 
 /// The folder as the process left it, when a plan killed it.
@@ -115,6 +144,7 @@ pub(super) fn attempt<T, E: From<EngineError>>(
     path: &Path,
     call: impl FnOnce() -> Result<T, E>,
 ) -> Result<T, E> {
+    wait_while_held(op, path);
     let file = if path.is_dir() { data_file(path) } else { path.to_owned() };
     let verdict = with_plan(path, |dir, plan| plan.verdict(dir, op, &file));
     if let Some(Verdict::Kills(dir)) = &verdict {

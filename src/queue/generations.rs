@@ -17,8 +17,8 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::Sequence;
-use super::compact::{compact, remove_left_over};
-use super::engine::{self, Database, EngineError, folder_bytes, sync_folder};
+use super::compact::{fresh_file, remove_left_over, write_compacted};
+use super::engine::{self, Database, EngineError, data_file, folder_bytes, sync_folder};
 use super::frame::{decode, left_out};
 use super::passed::Passed;
 use super::repair::{Ranges, generation_first, generation_path, is_lost, read_lost};
@@ -123,7 +123,6 @@ impl Generations {
         end: Sequence,
         appended_before: u64,
     ) {
-        remove_left_over(&path);
         let lost = read_lost(&path);
         let mut inner = self.lock();
         inner.is_count_due |= !lost.is_empty();
@@ -212,19 +211,19 @@ impl Generations {
     }
 
     /// Writes a sealed generation anew without what is settled, see `compact`: its bytes before and
-    /// after, or none where it stays as it is. What was `passed` has to be so on disk.
+    /// after, or none where it stays as it is. What was `passed` has to be so on disk. Others go on
+    /// meanwhile; no two of these may.
     pub(super) fn compact(
         &self,
         first: Sequence,
         passed: &Passed,
     ) -> Result<Option<(u64, u64)>, EngineError> {
-        let _not_meanwhile = self.opening();
-        let (path, end, lost, before) = {
+        let (path, end, lost, before, rebuilds) = {
             let inner = self.lock();
             let Some(generation) = inner.row.get(&first.get()) else { return Ok(None) };
             let Some(end) = generation.end else { return Ok(None) };
-            let before = generation.sealed_bytes;
-            (generation.path.clone(), end, Arc::clone(&generation.lost), before)
+            let lost = Arc::clone(&generation.lost);
+            (generation.path.clone(), end, lost, generation.sealed_bytes, generation.rebuilds)
         };
         let raw = RawFrames::find(&path)?;
         let contents = raw.contents(Span { first, end: Some(end), limit: None })?;
@@ -232,15 +231,35 @@ impl Generations {
             // Whoever reads it meets the damage.
             return Ok(None);
         }
-        if !compact(&path, before, (&raw, &contents), (first, end), passed)? {
-            return Ok(None);
+        let fresh = fresh_file(&self.folder);
+        let written = write_compacted(&fresh, before, (&raw, &contents), (first, end), passed);
+        let replaced = match written {
+            Ok(false) => return Ok(None),
+            Ok(true) => self.replace(Place { first: first.get(), rebuilds }, &fresh),
+            Err(error) => Err(error.into()),
+        };
+        if !matches!(replaced, Ok(Some(_))) {
+            remove_left_over(&self.folder);
         }
-        let after = folder_bytes(&path);
-        if let Some(generation) = self.lock().row.get_mut(&first.get()) {
+        Ok(replaced?.map(|after| (before, after)))
+    }
+
+    /// Puts a generation's new file in the place of the old one; returns its bytes, or none where
+    /// the generation was removed or rebuilt meanwhile.
+    fn replace(&self, place: Place, fresh: &Path) -> Result<Option<u64>, EngineError> {
+        let _not_meanwhile = self.opening();
+        let path = match self.lock().row.get(&place.first) {
+            Some(generation) if generation.rebuilds == place.rebuilds => generation.path.clone(),
+            _ => return Ok(None),
+        };
+        engine::rename(fresh, &data_file(&path))?;
+        sync_folder(&path)?;
+        let bytes = folder_bytes(&path);
+        if let Some(generation) = self.lock().row.get_mut(&place.first) {
             generation.raw = None;
-            generation.sealed_bytes = after;
+            generation.sealed_bytes = bytes;
         }
-        Ok(Some((before, after)))
+        Ok(Some(bytes))
     }
 
     /// Events that compaction left out of the generations from this one on.

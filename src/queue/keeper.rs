@@ -12,9 +12,9 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
-use tracing::{error, info, warn};
+use tracing::{error, warn};
 
-use super::compact::Looks;
+use super::compactor::Compactor;
 use super::dead_letters::{BuryError, DeadLetters};
 use super::engine::EngineError;
 use super::generations::Generations;
@@ -90,7 +90,7 @@ pub(super) struct Keeper {
     /// What was written may not be there any more.
     pub(super) must_rewrite: bool,
     pub(super) max_bytes: u64,
-    pub(super) looks: Looks,
+    pub(super) compactor: Compactor,
 }
 
 /// What is answered once the group's changes are written.
@@ -111,6 +111,7 @@ impl Keeper {
             }
             self.work(group);
         }
+        self.compactor.wait();
         if let Err(error) = self.sync() {
             warn!(error = %error, "the cursors could not be synced at the end");
         }
@@ -364,6 +365,8 @@ impl Keeper {
         if self.lanes.is_empty() || passed.low() < until {
             return Ok(());
         }
+        // What is counted must not move meanwhile.
+        self.compactor.wait();
         let settled = self.lanes.iter().map(|lane| lane.settled_total).sum();
         let appended = self.ledger.snapshot().appended;
         let lost = count_lost(&self.generations, &passed, appended, settled)?;
@@ -417,34 +420,19 @@ impl Keeper {
         self.ledger.update(|counts| counts.queue_bytes = bytes);
     }
 
-    /// Where the log takes much room, makes one generation smaller that can't be removed.
+    /// Where the log takes much room, has a generation made smaller that can't be removed.
     fn compact_one(&mut self) {
         let now = Instant::now();
         let is_short =
             || self.generations.disk_bytes() > self.max_bytes / 2 || self.reserve.is_released();
-        if self.lanes.is_empty() || !self.looks.is_due(now) || !is_short() {
+        if self.lanes.is_empty() || !self.compactor.is_due(now) || !is_short() {
             return;
         }
         let passed = Passed::of(&self.lanes);
-        let Some(first) = self.looks.choose(&self.generations.sealed(), &passed, now) else {
-            return;
-        };
-        let compacted = self.sync().and_then(|()| self.generations.compact(first, &passed));
-        match compacted {
-            Ok(None) => {}
-            Ok(Some((before, after))) => {
-                info!(
-                    generation = first.get(),
-                    bytes.before = before,
-                    bytes.after = after,
-                    "a generation that a lane still needs was compacted"
-                );
-                self.count_bytes();
-            }
-            Err(error) => {
-                self.looks.failed(first, now);
-                warn!(error = %error, generation = first.get(), "a generation could not be compacted");
-            }
+        let Some(first) = self.compactor.choose(&passed, now) else { return };
+        match self.sync() {
+            Ok(()) => self.compactor.begin(first, passed),
+            Err(error) => self.compactor.failed(first, &error),
         }
     }
 }

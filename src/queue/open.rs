@@ -26,6 +26,7 @@ use rustix::io::Errno;
 use tracing::{error, warn};
 
 use super::Sequence;
+use super::compact::remove_left_over;
 use super::dead_letters::DeadLetters;
 use super::dedupe::{Dedupe, DedupeLimits};
 use super::engine::{self, Database, EngineError, Op, create_folder, pause};
@@ -124,6 +125,7 @@ pub(super) fn open(options: &Options, dedupe: &Dedupe) -> Result<Opened, OpenErr
     let reserve = Arc::new(Reserve::take(dir));
     let state_path = dir.join(STATE);
     let generations = Arc::new(Generations::new(dir));
+    remove_left_over(&log);
     finish_interrupted(&log).map_err(folder)?;
     finish_interrupted(dir).map_err(folder)?;
     let found = generations.found().map_err(folder)?;

@@ -123,7 +123,8 @@ impl RawFrames {
         Ok(contents)
     }
 
-    /// Calls `each` with the frames that count, as they were written, until it fails.
+    /// Calls `each` with the frames that count, as they were written, until it fails. One that can't
+    /// be read again ends it too: whoever writes them anew would lose it.
     pub(super) fn each_frame<E: From<io::Error>>(
         &self,
         contents: &Contents,
@@ -132,9 +133,10 @@ impl RawFrames {
         let mut ahead = Ahead::default();
         for found in &contents.frames {
             let value = self.load(found, &mut ahead)?;
-            if let Ok((header, _)) = decode(value) {
-                each(&header, value)?;
-            }
+            let Ok((header, _)) = decode(value) else {
+                return Err(io::Error::other("what was read before can't be read again").into());
+            };
+            each(&header, value)?;
         }
         Ok(())
     }

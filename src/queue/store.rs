@@ -4,13 +4,12 @@ use std::fs::File;
 use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
-use std::time::Instant;
 
 use futures_util::future::Either;
 use tokio::sync::{Semaphore, oneshot, watch};
 
 use super::answers::Answer;
-use super::compact::Looks;
+use super::compactor::{Compactor, Waits};
 use super::dedupe::{Dedupe, Pack};
 use super::engine::EngineError;
 use super::generations::Generations;
@@ -142,6 +141,15 @@ impl Queue {
         clock: Clock,
         metrics: Arc<Metrics>,
     ) -> Result<(Self, Threads), OpenError> {
+        Self::open_with(options, Waits::default(), clock, metrics)
+    }
+
+    pub(super) fn open_with(
+        options: &Options,
+        waits: Waits,
+        clock: Clock,
+        metrics: Arc<Metrics>,
+    ) -> Result<(Self, Threads), OpenError> {
         let forgotten = metrics.dedupe_forgotten.clone();
         let dedupe = Arc::new(Dedupe::new(options.dedupe, clock.clone(), forgotten));
         let opened = open(options, &dedupe)?;
@@ -181,7 +189,11 @@ impl Queue {
             live: Arc::clone(&live),
             pulse: metrics.heartbeats.part("queue's keeper", &clock),
             max_bytes: options.max_bytes,
-            looks: Looks::new(Instant::now()),
+            compactor: Compactor::new(
+                Arc::clone(&opened.generations),
+                Arc::clone(&metrics.ledger),
+                waits,
+            ),
         };
         let writer = Writer {
             requests: requests.outlet(),

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use super::damage::adds_up;
 use super::running::damage_frame;
 use super::*;
-use crate::queue::engine::folder_bytes;
+use crate::queue::engine::{Op, folder_bytes};
 use crate::queue::fault::{self, Failure};
 use crate::queue::frame::{decode, left_out};
 use crate::telemetry::ledger::DropReason;
@@ -127,6 +127,58 @@ async fn a_lane_that_lags_keeps_little_of_what_the_others_delivered() {
     fixture.queue.lanes(4).await.unwrap();
     assert_eq!(fixture.metrics.ledger.snapshot().queued(), 0);
     assert_eq!(generation_count(dir.path()), 1, "given back");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nobody_waits_for_a_compaction_and_its_generation_may_go_meanwhile() {
+    let (dir, waiting) = lagging().await;
+    let fixture = Fixture::open_with(&tiny(dir.path())).unwrap();
+    let fresh = dir.path().join("queue/compacted");
+    fault::hold(&fresh, Op::Write);
+    assert!(keep_busy(&fixture, || fault::is_holding(&fresh)).await);
+    let meanwhile = async {
+        assert_waiting(&fixture, &waiting).await;
+        assert!(fixture.append(&["a"]).await.0 > EVENTS);
+        fixture.settle(0, EVENTS + 1, waiting.len() as u64).await;
+        fixture.queue.lanes(4).await.unwrap();
+        assert_eq!(fixture.metrics.ledger.snapshot().queued(), 1);
+        assert_eq!(generation_count(dir.path()), 1, "given back");
+    };
+    tokio::time::timeout(Duration::from_secs(60), meanwhile).await.unwrap();
+    assert!(fault::is_holding(&fresh), "it is still under way");
+    fault::end(&fresh);
+    fixture.close();
+    assert_eq!(generation_count(dir.path()), 1, "it does not come back");
+    assert!(!fresh.exists(), "what was written is thrown away");
+    let fixture = Fixture::open_with(&tiny(dir.path())).unwrap();
+    assert_eq!(fixture.queue.damages(), []);
+    assert_eq!(fixture.metrics.ledger.snapshot().queued(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_generation_that_is_rebuilt_meanwhile_stays_as_it_is() {
+    let (dir, waiting) = lagging().await;
+    let fixture = Fixture::open_with(&tiny(dir.path())).unwrap();
+    let fresh = dir.path().join("queue/compacted");
+    fault::hold(&fresh, Op::Write);
+    assert!(keep_busy(&fixture, || fault::is_holding(&fresh)).await);
+    let generation = dir.path().join("queue/gen-00000000000000000001");
+    let bytes = std::fs::read(generation.join("db")).unwrap();
+    let frames: Vec<_> = memchr::memmem::find_iter(&bytes, b"GMFY\x01")
+        .filter_map(|at| Some(decode(&bytes[at..]).ok()?.0))
+        .collect();
+    damage_frame(&generation, frames[frames.len() / 2].first.get());
+    let found = fixture.read_all(1).await.len();
+    assert!((found as u64) < EVENTS, "it was rebuilt");
+    assert!(found > waiting.len(), "and not compacted");
+    let rebuilt = std::fs::read(generation.join("db")).unwrap();
+    fault::end(&fresh);
+    fixture.close();
+    assert!(!fresh.exists());
+    let fixture = Fixture::open_with(&tiny(dir.path())).unwrap();
+    assert_eq!(fixture.read_all(1).await.len(), found);
+    assert_eq!(std::fs::read(generation.join("db")).unwrap(), rebuilt);
+    adds_up(&fixture);
 }
 
 #[tokio::test]
