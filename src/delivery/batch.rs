@@ -63,7 +63,9 @@ impl Cut {
     fn pass(&mut self, waiting: &mut VecDeque<QueuedEvent>, share: usize) {
         let mut taken: HashMap<UserHash, usize> = HashMap::new();
         let mut skipped_users: HashSet<UserHash> = HashSet::new();
-        let mut skipped_partitions: HashSet<Partition> = HashSet::new();
+        // The lowest that is skipped: events don't stand in order, since a deferred user's are read
+        // again behind what came later.
+        let mut skipped_partitions: HashMap<Partition, Sequence> = HashMap::new();
         let mut skipped: Vec<QueuedEvent> = Vec::new();
         while let Some(event) = waiting.front() {
             if !self.has_room(event) {
@@ -73,14 +75,16 @@ impl Cut {
             let partition = event.user.partition();
             let count = taken.entry(event.user).or_default();
             let behind = self.ahead.behind.get(&partition);
-            let is_ahead = skipped_partitions.contains(&partition)
-                || behind.is_some_and(|from| *from < event.sequence);
+            let is_behind_it = |from: &Sequence| *from < event.sequence;
+            let is_ahead = skipped_partitions.get(&partition).is_some_and(is_behind_it)
+                || behind.is_some_and(is_behind_it);
             if *count >= share
                 || skipped_users.contains(&event.user)
                 || is_ahead && self.ahead.room == 0
             {
                 skipped_users.insert(event.user);
-                skipped_partitions.insert(partition);
+                let lowest = skipped_partitions.entry(partition).or_insert(event.sequence);
+                *lowest = event.sequence.min(*lowest);
                 skipped.push(event);
                 continue;
             }
@@ -169,6 +173,18 @@ mod tests {
         waiting.push_back(event(100, 2, 1));
         let batch = cut(&mut waiting, limit(16, 1000), Ahead::default());
         assert!(batch.iter().map(|e| e.sequence.get()).eq(0..16));
+    }
+
+    #[test]
+    fn without_room_ahead_what_is_next_in_its_partition_goes_wherever_it_stands() {
+        // Both users are of one partition; the second one's were deferred, and read again.
+        let mut waiting: VecDeque<_> = (500..520).map(|n| event(n, 1, 1)).collect();
+        waiting.extend((300..310).map(|n| event(n, 2, 1)));
+        let partition = UserHash::from_bits(1).partition();
+        assert_eq!(partition, UserHash::from_bits(2).partition());
+        let behind = HashMap::from([(partition, Sequence::new(310))]);
+        let batch = cut(&mut waiting, limit(16, 1000), Ahead { room: 0, behind });
+        assert!(batch.iter().map(|e| e.sequence.get()).eq(300..310));
     }
 
     proptest! {
