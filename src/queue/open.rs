@@ -234,6 +234,11 @@ fn check_rights(dir: &Path) -> io::Result<()> {
     // Others' folders may lie beside these, such as a file system's `lost+found`.
     let mut folders = ["queue", STATE, "dead-letters"].map(|name| dir.join(name)).to_vec();
     while let Some(folder) = folders.pop() {
+        if !folder.is_dir() {
+            // A file in its place is damage.
+            check_right(&folder, FILE_RIGHTS)?;
+            continue;
+        }
         check_right(&folder, FOLDER_RIGHTS)?;
         let Ok(entries) = std::fs::read_dir(&folder) else { continue };
         for entry in entries {
