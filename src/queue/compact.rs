@@ -360,7 +360,7 @@ mod tests {
 
     #[test]
     fn what_can_be_read_no_more_is_not_left_out() {
-        let mut builder = GroupBuilder::new(FIRST, Timestamp::from_millis(1), 0);
+        let mut builder = GroupBuilder::new(FIRST, Timestamp::from_millis(1), 0, 0);
         builder.push(submission(&["a"; 200], 300), 0);
         let group = builder.finish();
         let folder = tempfile::tempdir().unwrap();
