@@ -40,7 +40,8 @@ pub fn retry_after(data: &[u8]) {
     let (early, late) = (at(0), at(u64::MAX));
     assert_eq!(early.is_some(), late.is_some());
     let seconds = std::str::from_utf8(data).is_ok_and(|text| {
-        let text = text.trim();
+        // HTTP's white space, of which U+0085 is none (RFC 9110 §5.6.3).
+        let text = text.trim_ascii();
         !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit())
     });
     if seconds {
