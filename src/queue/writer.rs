@@ -1,8 +1,8 @@
 //! The one thread that appends: group commit.
 //!
-//! It takes all requests that wait (up to [`GROUP_EVENTS`] or [`GROUP_BYTES`]), writes them as
-//! frames, makes them durable with one flush and one fdatasync, and answers them all. While it
-//! waits for the disk, the next group gathers; when idle, nothing waits for anything.
+//! It takes all requests that wait, up to what one commit holds (see `inbox`), writes them as frames,
+//! makes them durable with one flush and one fdatasync, and answers them all. While it waits for the
+//! disk, the next group gathers; when idle, nothing waits for anything.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
