@@ -43,7 +43,8 @@ async fn post_until_cut(api: SocketAddr, mut poster: Poster, cut: Arc<AtomicBool
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_acknowledged_is_lost_by_a_power_cut() {
-    let disk = match FileSystem::ext4(512) {
+    // Room for what an optimised binary takes in while GMFY is away.
+    let disk = match FileSystem::ext4(2048) {
         Ok(disk) => disk,
         Err(why) => return crate::report(&format!("SKIPPED: power cuts: {why}")),
     };
@@ -53,7 +54,12 @@ async fn nothing_acknowledged_is_lost_by_a_power_cut() {
     let mut rng = StdRng::seed_from_u64(seed);
     let sink = Sink::start(false).await;
     let folder = disk.path().join("data");
-    let sets = ["delivery.batch_events=50", "delivery.linger=5ms", "delivery.retry_max=200ms"];
+    let sets = [
+        "queue.max_bytes=1536MiB",
+        "delivery.batch_events=50",
+        "delivery.linger=5ms",
+        "delivery.retry_max=200ms",
+    ];
     let mut posters: Vec<_> = (0..POSTERS).map(Poster::new).collect();
     for round in 0..rounds {
         // With GMFY away the log grows; with GMFY there cursors move, and generations go.
