@@ -2,7 +2,8 @@
 //!
 //! `cargo bench --bench load` needs `wrk` on the PATH. It starts the real binary, with a null sink
 //! as GMFY in a process of its own, and a bare axum POST handler on two threads; drives each with
-//! `wrk -t1 -c64` in turn, five times; prints the medians and their ratios. With `viewers` it drives
+//! `wrk -t1 -c64` in turn, five times; prints the medians and their ratios. Where `fluent-bit` is on the
+//! PATH, its `http` input, buffered in files, before its `http` output has its turn too. With `viewers` it drives
 //! one sidecar with and without five status pages open, in pairs. Arguments: the cases to run
 //! (`single`, `batch`, `viewers`); all by default.
 
@@ -92,7 +93,15 @@ end
 
 fn compare(name: &str, script: &Path, events: f64, path: &str) {
     let (mut ours, mut bare, mut drained, mut memory) = (vec![], vec![], vec![], vec![]);
+    let mut fluent_bit = vec![];
+    let has_fluent_bit = Command::new("fluent-bit").arg("--version").output().is_ok();
     for _ in 0..RUNS {
+        if has_fluent_bit {
+            let sink = Served::start(Command::new(this()).arg("serve-sink"), Wait::Address);
+            let folder = tempfile::tempdir().expect("a folder");
+            let peer = fluent_bit_before(folder.path(), &sink);
+            fluent_bit.push(wrk(&format!("http://{}{path}", peer.address), script));
+        }
         {
             let peer = Served::start(Command::new(this()).arg("serve-bare"), Wait::Address);
             bare.push(wrk(&format!("http://{}{path}", peer.address), script));
@@ -117,6 +126,15 @@ fn compare(name: &str, script: &Path, events: f64, path: &str) {
         median(&mut drained),
         median(&mut memory),
     );
+    if has_fluent_bit {
+        let theirs = median(&mut fluent_bit);
+        println!(
+            "  Fluent Bit, buffered in files and not durable: {theirs:.0} requests/s, ours {:.2} of that",
+            ours / theirs
+        );
+    } else {
+        println!("  fluent-bit is not on the PATH: not compared with it");
+    }
 }
 
 /// Pairs of runs, each on a sidecar of its own, with and without viewers in turns.
@@ -206,6 +224,26 @@ fn sidecar(folder: &Path, sink: &Served) -> Served {
     )
 }
 
+/// Fluent Bit as people use it in front of an HTTP service, delivering to this sink.
+fn fluent_bit_before(folder: &Path, sink: &Served) -> Served {
+    let free = std::net::TcpListener::bind("127.0.0.1:0").expect("bound");
+    let address = free.local_addr().expect("an address");
+    drop(free);
+    let (host, port) = sink.address.split_once(':').expect("a host and a port");
+    let settings = folder.join("fluent-bit.conf");
+    let text = format!(
+        "[SERVICE]\n    flush 1\n    log_level error\n    storage.path {}\n\
+         [INPUT]\n    name http\n    listen 127.0.0.1\n    port {}\n    storage.type filesystem\n\
+         [OUTPUT]\n    name http\n    match *\n    host {host}\n    port {port}\n    \
+         uri /v1/events/batch/\n    format json\n",
+        folder.join("chunks").display(),
+        address.port(),
+    );
+    std::fs::write(&settings, text).expect("written");
+    let mut command = Command::new("fluent-bit");
+    Served::start(command.arg("-c").arg(&settings), Wait::Listens(address))
+}
+
 fn median(values: &mut [f64]) -> f64 {
     values.sort_by(f64::total_cmp);
     values[values.len() / 2]
@@ -235,6 +273,8 @@ enum Wait {
     Address,
     /// A log line on stderr says that it is ready, and where.
     Ready,
+    /// It takes connections here.
+    Listens(std::net::SocketAddr),
 }
 
 /// A process that serves, ended with this.
@@ -255,6 +295,7 @@ impl Served {
                 BufReader::new(stdout).read_line(&mut address).expect("a line");
                 address.truncate(address.trim_end().len());
             }
+            Wait::Listens(_) => {}
             Wait::Ready => {
                 let stderr = child.stderr.take().expect("piped");
                 for line in BufReader::new(stderr).lines() {
@@ -271,6 +312,14 @@ impl Served {
                     }
                 }
             }
+        }
+        if let Wait::Listens(at) = wait {
+            let begun = Instant::now();
+            while std::net::TcpStream::connect(at).is_err() {
+                assert!(begun.elapsed() < Duration::from_secs(10), "it did not start");
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            address = at.to_string();
         }
         assert!(!address.is_empty(), "it did not start");
         Self { child, address, ops, admin }
