@@ -43,8 +43,8 @@ pub(super) struct Window {
     position: Sequence,
     deferred: BTreeMap<UserHash, Sequence>,
     watermarks: Vec<Sequence>,
-    /// Settled events that may be at or above their partition's watermark.
-    settled: BTreeSet<(Sequence, usize)>,
+    /// Settled events that may be at or above their partition's watermark, as they were settled.
+    settled: Vec<(Sequence, usize)>,
     /// Settled before the process began, not yet read again.
     restored: SequenceRanges,
     /// In the batch that was unfinished when the process began.
@@ -70,7 +70,7 @@ impl Window {
             waiting_of: HashMap::new(),
             position: position.unwrap_or(Sequence::FIRST),
             deferred: BTreeMap::new(),
-            settled: BTreeSet::new(),
+            settled: Vec::new(),
             restored: start.cursor.settled.clone(),
             unfinished: unfinished.copied().collect(),
             watermarks,
@@ -215,7 +215,7 @@ impl Window {
     /// Takes in an event that the lane's own reading found.
     fn offer(&mut self, event: QueuedEvent) {
         if self.restored.contains(event.sequence) {
-            self.settled.insert((event.sequence, event.user.partition().index()));
+            self.settled.push((event.sequence, event.user.partition().index()));
             return;
         }
         if self.deferred.contains_key(&event.user) || self.is_known(&event) {
@@ -275,7 +275,7 @@ impl Window {
     /// Notes that an event is delivered, dead-lettered or dropped.
     pub(super) fn settle(&mut self, event: &QueuedEvent) {
         let partition = event.user.partition().index();
-        self.settled.insert((event.sequence, partition));
+        self.settled.push((event.sequence, partition));
     }
 
     /// The cursor as of now. `in_work` are the events taken out and not yet settled.
@@ -298,6 +298,9 @@ impl Window {
         }
         let watermarks = &self.watermarks;
         let of = |index: usize| watermarks.get(index).copied().unwrap_or(Sequence::FIRST);
+        // One is here twice where it was read again. Nearly sorted, which costs little.
+        self.settled.sort_unstable();
+        self.settled.dedup();
         self.settled.retain(|(sequence, partition)| *sequence >= of(*partition));
         let mut settled = self.restored.clone();
         for (sequence, _) in &self.settled {
