@@ -317,7 +317,7 @@ impl Served {
             let begun = Instant::now();
             while std::net::TcpStream::connect(at).is_err() {
                 assert!(begun.elapsed() < Duration::from_secs(10), "it did not start");
-                std::thread::sleep(Duration::from_millis(10));
+                std::thread::yield_now();
             }
             address = at.to_string();
         }
