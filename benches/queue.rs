@@ -198,7 +198,7 @@ async fn queue_rate(producers: usize, group: usize) -> f64 {
     let settler = queue.clone();
     let stop = Instant::now() + RUN;
     tasks.spawn(async move {
-        let mut cursor = starts[0].cursor.clone();
+        let mut cursor = starts.mine[0].1.cursor.clone();
         let mut position = Sequence::FIRST;
         while Instant::now() < stop {
             let limit = gmfy_sidecar::queue::ReadLimit { events: 500, bytes: 512 * 1024 };

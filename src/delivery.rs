@@ -39,6 +39,7 @@ mod work;
 #[cfg(test)]
 mod tests;
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -55,7 +56,7 @@ pub use status::{Controls, LaneState, LaneStatus, Status, WithLane};
 
 use crate::clock::Clock;
 use crate::config::{self, DeadLettersFull};
-use crate::queue::{LaneStart, Log, StoreError, UserHash};
+use crate::queue::{LaneStart, Lanes, Log, StoreError, UserHash};
 use crate::telemetry::Metrics;
 use crate::upstream::BatchSink;
 use change::OnChange;
@@ -220,10 +221,8 @@ impl<L: Log, S: BatchSink> Delivery<L, S> {
         loop {
             let wanted = self.shared.settings.delivery.lanes.max(1);
             let Some(lanes) = self.lanes(wanted, &stop).await? else { return Ok(()) };
-            // Another number of lanes than now: their unfinished batches come first.
-            let finish_only = lanes.len() != wanted;
             {
-                let running = self.run_lanes(lanes, finish_only, &stop);
+                let running = self.run_lanes(lanes, wanted, &stop);
                 tokio::pin!(running);
                 tokio::select! {
                     ended = &mut running => ended?,
@@ -257,7 +256,7 @@ impl<L: Log, S: BatchSink> Delivery<L, S> {
         &self,
         wanted: usize,
         stop: &Stop,
-    ) -> Result<Option<Vec<LaneStart>>, DeliveryError> {
+    ) -> Result<Option<Lanes>, DeliveryError> {
         loop {
             match self.log.lanes(wanted).await {
                 Ok(lanes) => return Ok(Some(lanes)),
@@ -274,34 +273,98 @@ impl<L: Log, S: BatchSink> Delivery<L, S> {
         }
     }
 
+    /// Runs these lanes, and those that come, until all are told to end.
     async fn run_lanes(
         &self,
-        lanes: Vec<LaneStart>,
-        finish_only: bool,
+        lanes: Lanes,
+        wanted: usize,
         stop: &Stop,
     ) -> Result<(), DeliveryError> {
-        self.shared.board.set_lanes(lanes.len());
-        let mut tasks = JoinSet::new();
-        let count = lanes.len();
-        let shared = Arc::new(self.shared.clone());
-        for (index, start) in lanes.into_iter().enumerate() {
-            let ends = (self.log.clone(), self.sink.clone());
-            let shared = Arc::clone(&shared);
-            let lane = Lane::new(index, count, &start, shared, ends, stop.clone(), finish_only);
-            tasks.spawn(lane.run(start));
-        }
-        while let Some(joined) = tasks.join_next().await {
-            let told = stop.drain.is_cancelled() || stop.abort.is_cancelled();
-            match joined.map_err(DeliveryError::LanePanicked)? {
-                Ended::Stopped if told => {}
-                Ended::Finished if finish_only => {}
-                Ended::Renewed if shared.renew.is_cancelled() => {}
-                Ended::QueueClosed => return Err(DeliveryError::QueueClosed),
-                Ended::Stopped | Ended::Finished | Ended::Renewed => {
-                    return Err(DeliveryError::LaneEnded);
+        self.shared.board.set_lanes(lanes.count);
+        let finish_only = lanes.finish_only;
+        let mut running = Running {
+            count: lanes.count,
+            finish_only,
+            shared: Arc::new(self.shared.clone()),
+            tasks: JoinSet::new(),
+            tokens: HashMap::new(),
+        };
+        running.begin(self, lanes.mine, stop);
+        loop {
+            let is_told = stop.drain.is_cancelled()
+                || stop.abort.is_cancelled()
+                || self.shared.renew.is_cancelled();
+            if running.tasks.is_empty() && (finish_only || is_told) {
+                return Ok(());
+            }
+            tokio::select! {
+                Some(joined) = running.tasks.join_next() => {
+                    let (lane, ended) = joined.map_err(DeliveryError::LanePanicked)?;
+                    if running.ended(lane, ended, stop)? {
+                        self.log.left(lane);
+                    }
                 }
+                () = self.log.moved(), if !is_told => {
+                    let Some(lanes) = self.lanes(wanted, stop).await? else { continue };
+                    running.begin(self, lanes.mine, stop);
+                }
+                () = stop.drain.cancelled(), if !is_told => {}
+                () = stop.abort.cancelled(), if !is_told => {}
+                () = self.shared.renew.cancelled(), if !is_told => {}
             }
         }
-        Ok(())
+    }
+}
+
+/// The lanes that run now.
+struct Running {
+    count: usize,
+    finish_only: bool,
+    shared: Arc<Shared>,
+    tasks: JoinSet<(usize, Ended)>,
+    /// By lane: told when it is to end, because others are to take over.
+    tokens: HashMap<usize, CancellationToken>,
+}
+
+impl Running {
+    /// Begins those of `mine` that don't run yet, and tells those to end that aren't among them.
+    fn begin<L: Log, S: BatchSink>(
+        &mut self,
+        delivery: &Delivery<L, S>,
+        mine: Vec<(usize, LaneStart)>,
+        stop: &Stop,
+    ) {
+        for (lane, token) in &self.tokens {
+            if !mine.iter().any(|(index, _)| index == lane) {
+                token.cancel();
+            }
+        }
+        for (index, start) in mine {
+            if self.tokens.contains_key(&index) {
+                continue;
+            }
+            let renew = self.shared.renew.child_token();
+            self.tokens.insert(index, renew.clone());
+            let ends = (delivery.log.clone(), delivery.sink.clone());
+            let shared = Arc::clone(&self.shared);
+            let tokens = (stop.clone(), renew);
+            let lane =
+                Lane::new(index, self.count, &start, shared, ends, tokens, self.finish_only);
+            self.tasks.spawn(async move { (index, lane.run(start).await) });
+        }
+    }
+
+    /// Notes a lane's end; true where it ended for another replica.
+    fn ended(&mut self, lane: usize, ended: Ended, stop: &Stop) -> Result<bool, DeliveryError> {
+        let was_told = self.tokens.remove(&lane).is_some_and(|token| token.is_cancelled());
+        let is_stopping = stop.drain.is_cancelled() || stop.abort.is_cancelled();
+        match ended {
+            Ended::Stopped if is_stopping => Ok(false),
+            Ended::Finished if self.finish_only => Ok(false),
+            Ended::Renewed if was_told => Ok(!self.shared.renew.is_cancelled()),
+            Ended::Lost => Ok(true),
+            Ended::QueueClosed => Err(DeliveryError::QueueClosed),
+            Ended::Stopped | Ended::Finished | Ended::Renewed => Err(DeliveryError::LaneEnded),
+        }
     }
 }

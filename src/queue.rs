@@ -61,7 +61,7 @@ pub use generations::Damage;
 pub use inspect::{DeadLettersReport, Folder, GenerationReport, GenerationSummary};
 pub use letters::{DeadLetterPage, RequeueError, Requeued};
 pub use log::{
-    BatchKey, Chunk, LaneCursor, LaneStart, Log, QueuedEvent, ReadLimit, Settlement, StoreError,
+    BatchKey, Chunk, LaneCursor, LaneStart, Lanes, Log, QueuedEvent, ReadLimit, Settlement, StoreError,
     StoredBatch,
 };
 pub use open::{OpenError, Options};

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use super::error::Origin;
 use super::load::Draft;
-use super::settings::Settings;
+use super::settings::{Backend, Durability, Settings, WhenFull};
 use super::syntax::key_text;
 
 /// A key file larger than this holds no key.
@@ -22,6 +22,7 @@ pub(crate) fn check(draft: &mut Draft) {
     key(draft);
     files(draft);
     exposure(draft);
+    backend(draft);
     room(draft);
 }
 
@@ -79,11 +80,13 @@ fn key(draft: &mut Draft) {
 fn files(draft: &mut Draft) {
     type Of = fn(&Settings) -> Option<&PathBuf>;
     type Check = fn(&Path) -> Result<(), String>;
-    let files: [(&'static str, Of, Check); 4] = [
+    let files: [(&'static str, Of, Check); 6] = [
         ("upstream.api_key_file", |s| s.upstream.api_key_file.as_ref(), usable_key),
         ("upstream.ca_file", |s| s.upstream.ca_file.as_ref(), usable),
         ("upstream.client_cert_file", |s| s.upstream.client_cert_file.as_ref(), usable),
         ("upstream.client_key_file", |s| s.upstream.client_key_file.as_ref(), usable),
+        ("queue.nats.credentials_file", |s| s.queue.nats.credentials_file.as_ref(), usable),
+        ("queue.nats.ca_file", |s| s.queue.nats.ca_file.as_ref(), usable),
     ];
     for (name, of, check) in files {
         let Some(path) = of(&draft.settings).filter(|_| draft.sound(&[name])) else { continue };
@@ -137,17 +140,48 @@ fn exposure(draft: &mut Draft) {
     }
 }
 
+/// What the queue on NATS asks for, and what it can't do.
+fn backend(draft: &mut Draft) {
+    if draft.settings.queue.backend == Backend::Sled || !draft.sound(&["queue.backend"]) {
+        return;
+    }
+    if cfg!(not(feature = "nats")) {
+        let why = "this program was built without the queue on NATS: build it with \
+                   `cargo build --release --features nats`, or use `sled`";
+        draft.refuse("queue.backend", why.to_owned());
+        return;
+    }
+    let queue = &draft.settings.queue;
+    let (drops, is_late) = (
+        queue.when_full == WhenFull::DropOldest && draft.sound(&["queue.when_full"]),
+        queue.durability == Durability::Interval && draft.sound(&["queue.durability"]),
+    );
+    if drops {
+        let why = "expected `reject`, since queue.backend = nats drops no events of the fleet";
+        draft.refuse("queue.when_full", why.to_owned());
+    }
+    if is_late {
+        let why = "expected `sync`, since with queue.backend = nats the NATS servers decide it, by \
+                   their setting `sync_interval`";
+        draft.refuse("queue.durability", why.to_owned());
+    }
+}
+
 fn room(draft: &mut Draft) {
-    if !draft.sound(&["queue.max_bytes", "api.max_body"]) {
+    let (name, max_bytes) = match draft.settings.queue.backend {
+        Backend::Sled => ("queue.max_bytes", draft.settings.queue.max_bytes),
+        Backend::Nats => ("queue.nats.max_bytes", draft.settings.queue.nats.max_bytes),
+    };
+    if !draft.sound(&[name, "api.max_body"]) {
         return;
     }
     let max_body = u64::try_from(draft.settings.api.max_body).unwrap_or(u64::MAX);
     let needed = max_body.saturating_mul(BODIES_IN_QUEUE);
-    if draft.settings.queue.max_bytes < needed {
+    if max_bytes < needed {
         let problem = format!(
             "expected room for at least {BODIES_IN_QUEUE} bodies of api.max_body, which is \
              {needed} bytes; raise this or lower api.max_body"
         );
-        draft.refuse("queue.max_bytes", problem);
+        draft.refuse(name, problem);
     }
 }

@@ -10,7 +10,7 @@ use std::time::Duration;
 use super::settings::*;
 use super::syntax::{
     Address, BaseUrl, Boolean, Count, Directives, Expected, FileMode, FilePath, GIB, Host, Invalid,
-    KIB, Key, List, MIB, Or, Period, Ratio, Raw, Required, Size, Syntax, TIB, UrlPath, Words,
+    KIB, Key, List, MIB, NatsServer, Or, Period, Ratio, Raw, Required, Size, StreamName, Syntax, TIB, UrlPath, Words,
 };
 
 /// When a changed value takes effect.
@@ -57,7 +57,7 @@ pub(crate) fn variable(name: &str) -> String {
 }
 
 /// The names of the file's tables, with what each is about.
-pub(crate) const SECTIONS: [(&str, &str); 15] = [
+pub(crate) const SECTIONS: [(&str, &str); 16] = [
     ("api", "The application listener."),
     ("ops", "The listener for probes and metrics."),
     ("admin", "The listener for the status page and the admin API."),
@@ -65,6 +65,11 @@ pub(crate) const SECTIONS: [(&str, &str); 15] = [
     ("events", "What events are accepted."),
     ("events.types", ""),
     ("queue", "The durable queue."),
+    (
+        "queue.nats",
+        "The queue of a fleet, on NATS JetStream; read where queue.backend is `nats`. docs/fleet.md \
+         tells what it guarantees.",
+    ),
     ("dead_letters", "Events that GMFY refused."),
     ("delivery", "From the queue to GMFY."),
     ("reads", "What is read from GMFY through the sidecar."),
@@ -193,6 +198,33 @@ pub(crate) static SCHEMA: &[Setting] = &[
         "them."),
     setting!(queue.max_age = "none", Or("none", Period::POSITIVE), Reload, open;
         "Events that have waited longer are dead-lettered instead of sent."),
+    setting!(queue.backend = "sled",
+        Words(&[("sled", Backend::Sled), ("nats", Backend::Nats)]), Restart, open;
+        "Where queued events lie. `sled`: on this machine's disk, in queue.dir. `nats`: on NATS "
+        "JetStream, shared by the replicas of a fleet; a program that was built with the feature "
+        "`nats` can do that."),
+    setting!(queue.nats.servers = "nats://127.0.0.1:4222", List { of: NatsServer, min: 1 }, Restart,
+        open;
+        "The servers to connect to; one that answers is enough, it names the others. `tls://` asks "
+        "for TLS."),
+    setting!(queue.nats.credentials_file = "none", Or("none", FilePath), Restart, open;
+        "A file with the user's JWT and seed, as the nsc tool writes it."),
+    setting!(queue.nats.ca_file = "none", Or("none", FilePath), Restart, open;
+        "A PEM file of certificate authorities to trust as well."),
+    setting!(queue.nats.stream = "GMFY", StreamName, Restart, open;
+        "The stream that holds the events. Beside it there are a stream of dead letters, NAME-DEAD, "
+        "and a key-value bucket of lanes and replicas, NAME-STATE. Each is created where it isn't "
+        "there, and checked where it is."),
+    setting!(queue.nats.replicas = "3", Count { min: 1, max: 5 }, Restart, open;
+        "How many NATS servers keep each event."),
+    setting!(queue.nats.lanes = "64", Count { min: 1, max: 256 }, Restart, open;
+        "How many lanes the replicas share out among themselves; each has one batch under way at "
+        "most. It can't be changed once the stream is there."),
+    setting!(queue.nats.max_bytes = "16GiB", Size { min: 8, max: 64 * TIB }, Restart, open;
+        "The most space that queued events take on each NATS server that keeps them; beyond it "
+        "events are answered 503. It must hold at least 8 bodies of api.max_body."),
+    setting!(queue.nats.lease = "10s", Period::SECONDS, Restart, open;
+        "How long a replica that is no longer heard of keeps its lanes."),
     setting!(dead_letters.max_bytes = "64MiB", Size { min: KIB, max: TIB }, Reload, open;
         "The most disk space that dead letters take."),
     setting!(dead_letters.when_full = "pause",
@@ -315,6 +347,17 @@ fn blank() -> Settings {
             max_bytes: 0,
             when_full: WhenFull::Reject,
             max_age: None,
+            backend: Backend::Sled,
+            nats: Nats {
+                servers: Vec::new(),
+                credentials_file: None,
+                ca_file: None,
+                stream: String::new(),
+                replicas: 0,
+                lanes: 0,
+                max_bytes: 0,
+                lease: zero,
+            },
         },
         delivery: Delivery {
             batch_events: 0,

@@ -111,6 +111,30 @@ pub struct Queue {
     pub max_bytes: u64,
     pub when_full: WhenFull,
     pub max_age: Option<Duration>,
+    pub backend: Backend,
+    pub nats: Nats,
+}
+
+/// Where queued events lie.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Backend {
+    /// On this machine's disk, in `queue.dir`.
+    Sled,
+    /// On NATS JetStream, for all replicas of a fleet.
+    Nats,
+}
+
+/// The stream that a fleet's replicas share.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Nats {
+    pub servers: Vec<String>,
+    pub credentials_file: Option<PathBuf>,
+    pub ca_file: Option<PathBuf>,
+    pub stream: String,
+    pub replicas: usize,
+    pub lanes: usize,
+    pub max_bytes: u64,
+    pub lease: Duration,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

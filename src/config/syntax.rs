@@ -4,6 +4,7 @@
 mod choice;
 mod duration;
 mod list;
+mod nats;
 mod network;
 mod number;
 mod size;
@@ -13,6 +14,7 @@ pub(crate) use choice::{Boolean, Or, Words};
 pub(crate) use duration::Period;
 pub use duration::parse_duration;
 pub(crate) use list::List;
+pub(crate) use nats::{NatsServer, StreamName};
 pub(crate) use network::{Address, BaseUrl, Host, Required, UrlPath};
 pub(crate) use number::{Count, FileMode, Ratio};
 pub(crate) use size::{GIB, KIB, MIB, Size, TIB};

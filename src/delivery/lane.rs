@@ -11,6 +11,7 @@ use rand::SeedableRng as _;
 use rand::rngs::StdRng;
 use tokio::sync::watch;
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use super::backoff::at_least;
 use super::batch;
@@ -50,8 +51,10 @@ pub(super) enum Ended {
     Stopped,
     /// It was only to finish its stored batch, and did.
     Finished,
-    /// Lanes with other settings are to take over.
+    /// Lanes with other settings, or of another replica, are to take over.
     Renewed,
+    /// Another replica has the lane by now.
+    Lost,
     /// The queue is closed.
     QueueClosed,
 }
@@ -63,6 +66,8 @@ pub(super) struct Lane<L, S> {
     log: L,
     sink: S,
     stop: Stop,
+    /// Told when other lanes are to take over.
+    renew: CancellationToken,
     /// Only the unfinished batch is to be sent.
     finish_only: bool,
     window: Window,
@@ -84,7 +89,7 @@ impl<L: Log, S: BatchSink> Lane<L, S> {
         start: &LaneStart,
         shared: Arc<Shared>,
         (log, sink): (L, S),
-        stop: Stop,
+        (stop, renew): (Stop, CancellationToken),
         finish_only: bool,
     ) -> Self {
         let delivery = &shared.settings.delivery;
@@ -109,6 +114,7 @@ impl<L: Log, S: BatchSink> Lane<L, S> {
             log,
             sink,
             stop,
+            renew,
             finish_only,
             work: None,
             pending: Settlement::default(),
@@ -154,7 +160,7 @@ impl<L: Log, S: BatchSink> Lane<L, S> {
                 self.work = None;
                 self.begin().await?;
             }
-            if self.shared.renew.is_cancelled() {
+            if self.renew.is_cancelled() {
                 return Err(Ended::Renewed);
             }
             self.attempt().await?;
@@ -201,7 +207,7 @@ impl<L: Log, S: BatchSink> Lane<L, S> {
         let mut failures = 0;
         loop {
             self.pulse.beat();
-            if self.shared.renew.is_cancelled() {
+            if self.renew.is_cancelled() {
                 return Err(Ended::Renewed);
             }
             // Asked before reading: nothing is accepted once it is cancelled, so what is not read
@@ -255,7 +261,7 @@ impl<L: Log, S: BatchSink> Lane<L, S> {
         tokio::select! {
             () = tokio::time::sleep(left.min(BEAT)) => left <= BEAT,
             () = self.stop.drain.cancelled() => true,
-            () = self.shared.renew.cancelled() => false,
+            () = self.renew.cancelled() => false,
             _ = flushing.wait_for(|count| *count > 0) => true,
             () = self.log.committed(self.window.position(), self.window.partitions(), missing)
                 => false,
@@ -284,7 +290,7 @@ impl<L: Log, S: BatchSink> Lane<L, S> {
             () = self.log.committed(position, self.window.partitions(), next) => {}
             () = passed => {}
             () = tokio::time::sleep(BEAT) => {}
-            () = self.shared.renew.cancelled() => {}
+            () = self.renew.cancelled() => {}
             () = self.stop.drain.cancelled() => {}
         }
         Ok(())
@@ -302,6 +308,9 @@ impl<L: Log, S: BatchSink> Lane<L, S> {
         if !trial.stored {
             trial.stored = true;
             self.save().await?;
+        }
+        if !self.log.holds(self.index) {
+            return Err(Ended::Lost);
         }
         let (result, took) = self.send().await;
         self.shared.board.answered(self.index);
@@ -323,7 +332,7 @@ impl<L: Log, S: BatchSink> Lane<L, S> {
         // What is settled is not to wait for what comes next.
         self.save_pending().await?;
         self.show(LaneState::Waiting);
-        let ends = (&self.stop.drain, &self.shared.renew);
+        let ends = (&self.stop.drain, &self.renew);
         tokio::select! {
             entered = gate.enter(self.index, waiter, ends, &self.pulse) => {
                 entered.map(Some).map_err(|leave| match leave {
@@ -524,8 +533,10 @@ impl<L: Log, S: BatchSink> Lane<L, S> {
 
     /// Says that the store fails, and waits before the next try.
     async fn store_failed(&mut self, error: &StoreError, failures: &mut u32) -> Result<(), Ended> {
-        if *error == StoreError::Closed {
-            return Err(Ended::QueueClosed);
+        match error {
+            StoreError::Closed => return Err(Ended::QueueClosed),
+            StoreError::LaneLost => return Err(Ended::Lost),
+            StoreError::Io(_) | StoreError::DeadLettersFull => {}
         }
         if *failures == 0 {
             tracing::error!(lane = self.index, %error, "the store failed: trying again");

@@ -399,6 +399,12 @@ impl From<StoreError> for Problem {
                 Self::new(&STORE_FAILED, "The dead letters fill dead_letters.max_bytes.")
                     .retry_after(5)
             }
+            // Only lanes are told so.
+            StoreError::LaneLost => {
+                Self::new(&STORE_FAILED, "Another replica took over: what was asked for is not \
+                                          stored.")
+                    .retry_after(1)
+            }
             StoreError::Closed => {
                 Self::new(&STOPPING, "It does nothing new any more.").retry_after(5)
             }

@@ -93,6 +93,31 @@ pub struct LaneStart {
     pub cursor: LaneCursor,
 }
 
+/// The lanes that are this process's to deliver.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Lanes {
+    /// How many lanes there are, those of others included.
+    pub count: usize,
+    /// This process's, by their index.
+    pub mine: Vec<(usize, LaneStart)>,
+    /// Their unfinished batches come first: then the lanes are to be asked for again.
+    pub finish_only: bool,
+}
+
+impl Lanes {
+    /// All lanes of a log that no other process delivers, where `wanted` were asked for.
+    #[must_use]
+    pub fn all(lanes: Vec<LaneStart>, wanted: usize) -> Self {
+        let (count, finish_only) = (lanes.len(), lanes.len() != wanted);
+        Self { count, mine: lanes.into_iter().enumerate().collect(), finish_only }
+    }
+
+    #[cfg(test)]
+    pub(super) fn starts(self) -> Vec<LaneStart> {
+        self.mine.into_iter().map(|(_, start)| start).collect()
+    }
+}
+
 /// How many events a cursor's move settles, and as what.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Settlement {
@@ -120,6 +145,9 @@ pub enum StoreError {
     /// `dead_letters.max_bytes` is reached.
     #[error("the dead letters take as much space as dead_letters.max_bytes allows")]
     DeadLettersFull,
+    /// The lane is another process's by now: nothing of it may be sent or stored from here.
+    #[error("the lane went to another replica")]
+    LaneLost,
     /// The queue is closed: the process is about to end.
     #[error("the queue is closed")]
     Closed,
@@ -130,11 +158,24 @@ pub enum StoreError {
 /// Dropping any of these futures is safe; a change that was already handed over still happens.
 pub trait Log: Clone + Send + Sync + 'static {
     /// The lanes to deliver with. These are the stored ones while any has an unfinished batch:
-    /// finish those, then ask again. Otherwise `wanted` lanes, stored as such.
-    fn lanes(
-        &self,
-        wanted: usize,
-    ) -> impl Future<Output = Result<Vec<LaneStart>, StoreError>> + Send;
+    /// finish those, then ask again. Otherwise `wanted` lanes, stored as such. A log that several
+    /// processes share decides by itself how many there are, and which are this process's.
+    fn lanes(&self, wanted: usize) -> impl Future<Output = Result<Lanes, StoreError>> + Send;
+
+    /// Resolves when [`Log::lanes`] may answer otherwise than it did: lanes came, or are to go. It
+    /// never does where no other process takes part. For one caller at a time.
+    fn moved(&self) -> impl Future<Output = ()> + Send {
+        std::future::pending()
+    }
+
+    /// Whether the lane is still surely this process's, so that it may send. To be asked right
+    /// before each request.
+    fn holds(&self, _lane: usize) -> bool {
+        true
+    }
+
+    /// The lane has ended here, its cursor stored: another process may have it.
+    fn left(&self, _lane: usize) {}
 
     /// Reads events of `partitions` from `from` on, settled ones included. Returns at once.
     fn read(

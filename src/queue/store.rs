@@ -22,7 +22,7 @@ use super::state::put_paused;
 use super::tail::Tail;
 use super::writer::{Request, Writer};
 use super::{
-    AppendError, Appended, Appender, Begun, Chunk, Damage, DeadLetter, LaneCursor, LaneStart, Log,
+    AppendError, Appended, Appender, Begun, Chunk, Damage, DeadLetter, LaneCursor, Lanes, Log,
     Partitions, QueuedEvent, ReadLimit, Readiness, RequestKey, Sequence, Settlement, StoreError,
     Submission,
 };
@@ -413,8 +413,9 @@ impl Appender for Queue {
 }
 
 impl Log for Queue {
-    async fn lanes(&self, wanted: usize) -> Result<Vec<LaneStart>, StoreError> {
-        self.ask(|done| Task::Lanes { wanted, done }).await
+    async fn lanes(&self, wanted: usize) -> Result<Lanes, StoreError> {
+        let lanes = self.ask(|done| Task::Lanes { wanted, done }).await?;
+        Ok(Lanes::all(lanes, wanted))
     }
 
     async fn read(

@@ -89,7 +89,7 @@ impl Fixture {
 
     /// Settles all of lane `lane` before `position`.
     async fn settle(&self, lane: usize, position: u64, count: u64) {
-        let starts = self.queue.lanes(4).await.unwrap();
+        let starts = self.queue.lanes(4).await.unwrap().starts();
         let mut cursor = starts[lane].cursor.clone();
         for (_, watermark) in &mut cursor.watermarks {
             *watermark = Sequence::new(position);
@@ -317,7 +317,7 @@ async fn cursors_and_stored_batches_survive_a_crash() {
     let dir = tempfile::tempdir().unwrap();
     let fixture = Fixture::open(dir.path());
     fixture.append(&["a", "b", "c", "d", "e"]).await;
-    let starts = fixture.queue.lanes(4).await.unwrap();
+    let starts = fixture.queue.lanes(4).await.unwrap().starts();
     assert!(starts.iter().all(|s| s.cursor.watermarks.iter().all(|w| w.1 == Sequence::FIRST)));
     let mut cursor = starts[2].cursor.clone();
     cursor.settled.insert(Sequence::new(3));
@@ -337,7 +337,7 @@ async fn cursors_and_stored_batches_survive_a_crash() {
     let recovered = Fixture::open(crashed.path());
     assert_eq!(recovered.metrics.ledger.snapshot().recovered, 3);
     // Another number of lanes waits until the batch is finished.
-    let starts = recovered.queue.lanes(7).await.unwrap();
+    let starts = recovered.queue.lanes(7).await.unwrap().starts();
     assert_eq!(starts.len(), 4);
     assert_eq!(starts[2].cursor, cursor);
     cursor.unfinished = None;
@@ -346,13 +346,13 @@ async fn cursors_and_stored_batches_survive_a_crash() {
         .save(2, cursor, Settlement { delivered: 2, ..Default::default() })
         .await
         .unwrap();
-    let starts = recovered.queue.lanes(7).await.unwrap();
+    let starts = recovered.queue.lanes(7).await.unwrap().starts();
     assert_eq!(starts.len(), 7);
     assert!(starts.iter().all(|start| start.cursor.settled.contains(Sequence::new(3))));
     assert_eq!(recovered.metrics.ledger.snapshot().queued(), 1);
     let crashed = copy_of(crashed.path());
     let again = Fixture::open(crashed.path());
-    assert_eq!(again.queue.lanes(7).await.unwrap(), starts);
+    assert_eq!(again.queue.lanes(7).await.unwrap().starts(), starts);
     assert_eq!(again.metrics.ledger.snapshot().queued(), 1);
 }
 

@@ -25,6 +25,7 @@ pub(crate) struct Period {
 impl Period {
     pub(crate) const OR_ZERO: Self = Self { min: Duration::ZERO };
     pub(crate) const POSITIVE: Self = Self { min: Duration::from_millis(1) };
+    pub(crate) const SECONDS: Self = Self { min: Duration::from_secs(1) };
 }
 
 impl Expected for Period {

@@ -167,7 +167,7 @@ impl<L: Log, S: BatchSink> Lane<L, S> {
         tokio::select! {
             () = self.shared.board.dead_letters_freed.notified() => Ok(()),
             () = tokio::time::sleep(RETRY) => Ok(()),
-            () = self.shared.renew.cancelled() => Err(Ended::Renewed),
+            () = self.renew.cancelled() => Err(Ended::Renewed),
             () = self.stop.drain.cancelled() => Err(Ended::Stopped),
         }
     }

@@ -10,7 +10,7 @@ use super::upstream::Arrived;
 use crate::clock::Timestamp;
 use crate::config::EventKind;
 use crate::queue::{
-    Chunk, DeadLetter, LaneCursor, LaneStart, Log, Partitions, QueuedEvent, ReadLimit, Sequence,
+    Chunk, DeadLetter, LaneCursor, LaneStart, Lanes, Log, Partitions, QueuedEvent, ReadLimit, Sequence,
     SequenceRanges, Settlement, StoreError, UserHash,
 };
 use crate::telemetry::Metrics;
@@ -168,7 +168,7 @@ impl MemoryLog {
 }
 
 impl Log for MemoryLog {
-    async fn lanes(&self, wanted: usize) -> Result<Vec<LaneStart>, StoreError> {
+    async fn lanes(&self, wanted: usize) -> Result<Lanes, StoreError> {
         let mut inner = self.inner.lock().unwrap();
         inner.fails()?;
         let unfinished = inner.lanes.iter().any(|lane| lane.cursor.unfinished.is_some());
@@ -190,7 +190,7 @@ impl Log for MemoryLog {
                 inner.lanes.push(LaneStart { partitions, cursor });
             }
         }
-        Ok(inner.lanes.clone())
+        Ok(Lanes::all(inner.lanes.clone(), wanted))
     }
 
     async fn read(

@@ -96,7 +96,7 @@ pub(super) async fn original(in_order: bool) -> Original {
     let mut settled = BTreeSet::new();
     let half = events.len() as u64 / 2;
     for lane in 0..4 {
-        let starts = fixture.queue.lanes(4).await.unwrap();
+        let starts = fixture.queue.lanes(4).await.unwrap().starts();
         let mut cursor = starts[lane].cursor.clone();
         // Lanes are at different places.
         let watermark = half - 100 * lane as u64;
@@ -188,7 +188,7 @@ pub(super) async fn deliver(
     fixture: &Fixture,
     delivered: &mut BTreeMap<u64, QueuedEvent>,
 ) -> Result<(), StoreError> {
-    let starts = fixture.queue.lanes(4).await?;
+    let starts = fixture.queue.lanes(4).await?.starts();
     for (lane, start) in starts.iter().enumerate() {
         let low = start.cursor.watermarks.iter().map(|(_, mark)| *mark).min().unwrap();
         let watermarks: BTreeMap<_, _> =

@@ -60,7 +60,7 @@ async fn life(dir: &Path) -> Told {
 /// Settles half of what waits, in one lane.
 async fn settle_all(fixture: &Fixture, told: &mut Told) {
     let Ok(starts) = fixture.queue.lanes(1).await else { return };
-    let [start] = &starts[..] else { return };
+    let [start] = &starts.starts()[..] else { return };
     let low = start.cursor.watermarks[0].1;
     let limit = ReadLimit { events: 24, bytes: 1 << 20 };
     let Ok(chunk) = fixture.queue.read(low, &Partitions::all(), limit).await else { return };

@@ -63,7 +63,7 @@ async fn a_thread_that_hangs_is_named_and_its_beat_comes_back() {
             });
         } else {
             work.spawn(async move {
-                let cursor = begun.lanes(4).await.unwrap().remove(0).cursor;
+                let cursor = begun.lanes(4).await.unwrap().starts().remove(0).cursor;
                 begun.save(0, cursor, Settlement::default()).await.unwrap();
             });
         }

@@ -227,7 +227,7 @@ async fn no_file_ever_appears_under_blobs() {
     };
     fixture.queue.bury((1..9).map(letter).collect()).await.unwrap();
     for lane in 0..4 {
-        let start = fixture.queue.lanes(4).await.unwrap()[lane].clone();
+        let start = fixture.queue.lanes(4).await.unwrap().starts()[lane].clone();
         let mut cursor = start.cursor;
         // A cursor as large as they get: many ranges, and a stored batch.
         (0..1_000).for_each(|n| cursor.settled.insert(Sequence::new(3 + 1_000 * n)));
