@@ -252,11 +252,7 @@ impl<L: Log, S: BatchSink> Delivery<L, S> {
     }
 
     /// The lanes to begin with; none when told to stop before the store answered.
-    async fn lanes(
-        &self,
-        wanted: usize,
-        stop: &Stop,
-    ) -> Result<Option<Lanes>, DeliveryError> {
+    async fn lanes(&self, wanted: usize, stop: &Stop) -> Result<Option<Lanes>, DeliveryError> {
         loop {
             match self.log.lanes(wanted).await {
                 Ok(lanes) => return Ok(Some(lanes)),
@@ -348,8 +344,7 @@ impl Running {
             let ends = (delivery.log.clone(), delivery.sink.clone());
             let shared = Arc::clone(&self.shared);
             let tokens = (stop.clone(), renew);
-            let lane =
-                Lane::new(index, self.count, &start, shared, ends, tokens, self.finish_only);
+            let lane = Lane::new(index, self.count, &start, shared, ends, tokens, self.finish_only);
             self.tasks.spawn(async move { (index, lane.run(start).await) });
         }
     }

@@ -1,7 +1,9 @@
 //! The durable queue: an append-only log of events, the lanes' cursors over it, the dead letters.
 //!
 //! The seams are [`Log`] (what delivery needs) and [`Appender`] (what accepting needs); [`Queue`]
-//! implements both on sled, which only `engine` names.
+//! implements both on sled, which only `engine` names. With the feature `nats` another engine does
+//! the same on NATS JetStream, for the replicas of a fleet: `nats`. [`Backend`] is the one that the
+//! settings choose. All that follows is the engine on sled.
 //!
 //! - `writer` appends: one thread, group commit, an fdatasync before each answer.
 //! - `tail` keeps the newest events in memory for the lanes that keep up.
@@ -19,6 +21,7 @@
 //! and no event is deleted before the cursors that pass it are durable.
 
 mod answers;
+mod backend;
 mod compact;
 mod compactor;
 mod dead_letter;
@@ -39,6 +42,8 @@ mod keeper;
 mod letters;
 mod live;
 mod log;
+#[cfg(feature = "nats")]
+mod nats;
 mod open;
 mod passed;
 mod readiness;
@@ -55,15 +60,18 @@ mod tail;
 mod tests;
 mod writer;
 
+pub use backend::{Backend, WorkerPanicked, Workers};
 pub use dead_letter::DeadLetter;
 pub use dedupe::{Answer, Begun, Dedupe, DedupeLimits, RequestKey, Underway};
 pub use generations::Damage;
 pub use inspect::{DeadLettersReport, Folder, GenerationReport, GenerationSummary};
 pub use letters::{DeadLetterPage, RequeueError, Requeued};
 pub use log::{
-    BatchKey, Chunk, LaneCursor, LaneStart, Lanes, Log, QueuedEvent, ReadLimit, Settlement, StoreError,
-    StoredBatch,
+    BatchKey, Chunk, LaneCursor, LaneStart, Lanes, Log, QueuedEvent, ReadLimit, Settlement,
+    StoreError, StoredBatch,
 };
+#[cfg(feature = "nats")]
+pub use nats::{FleetQueue, FleetTasks, NatsError, Options as FleetOptions, TaskPanicked};
 pub use open::{OpenError, Options};
 pub use sequence::{PARTITIONS, Partition, Partitions, Sequence, SequenceRanges, UserHash};
 pub use store::{Changeable, Location, Queue, ThreadPanicked, Threads};

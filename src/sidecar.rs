@@ -10,6 +10,7 @@
 //! `shutdown.deadline`; what is not delivered stays on disk.
 
 mod drain;
+mod fleet;
 mod operations;
 mod reload;
 mod tasks;
@@ -34,7 +35,8 @@ use crate::http::{
     Health, OpsListener, OpsState, readiness_text,
 };
 use crate::queue::{
-    Appender as _, DedupeLimits, OpenError, Options, Queue, ThreadPanicked, Threads,
+    Appender as _, Backend, DedupeLimits, OpenError, Options, Queue, Threads, WorkerPanicked,
+    Workers,
 };
 use crate::reads::Reads;
 use crate::telemetry::logging::LogHandle;
@@ -53,6 +55,9 @@ pub enum SidecarError {
     Bind(#[from] BindError),
     #[error(transparent)]
     Queue(#[from] OpenError),
+    #[cfg(feature = "nats")]
+    #[error(transparent)]
+    Nats(#[from] crate::queue::NatsError),
     #[error(transparent)]
     Upstream(#[from] BuildError),
     #[error("delivery.retry_initial, delivery.retry_max: {0}")]
@@ -60,7 +65,7 @@ pub enum SidecarError {
     #[error(transparent)]
     Task(#[from] TaskEnded),
     #[error(transparent)]
-    QueueThread(#[from] ThreadPanicked),
+    QueueWorker(#[from] WorkerPanicked),
     #[error("a blocking task was lost: {0}")]
     Blocking(#[from] tokio::task::JoinError),
 }
@@ -73,10 +78,10 @@ pub struct Sidecar {
     log: Option<LogHandle>,
     clock: Clock,
     metrics: Arc<Metrics>,
-    queue: Queue,
-    threads: Threads,
+    queue: Backend,
+    workers: Workers,
     upstream: Upstream,
-    delivery: Delivery<Queue, Upstream>,
+    delivery: Delivery<Backend, Upstream>,
     reads: Reads,
     api: ApiListener,
     ops: OpsListener,
@@ -111,7 +116,7 @@ impl Sidecar {
         let api = ApiListener::bind(&settings.api).await?;
         let ops = OpsListener::bind(&settings.ops).await?;
         let admin = AdminListener::bind(&settings.admin).await?;
-        let (upstream, queue, threads) = open(&settings, &clock, &metrics).await?;
+        let (upstream, queue, workers) = open(&settings, &clock, &metrics).await?;
         let delivery = Delivery::new(
             delivery::Settings::from_config(&settings),
             queue.clone(),
@@ -121,8 +126,8 @@ impl Sidecar {
         )?;
         let reads = Reads::new(settings.reads.clone(), upstream.clone(), Arc::clone(&metrics));
         let delivery = delivery.on_change({
-            let reads = reads.clone();
-            move |users| reads.users_changed(users)
+            let (reads, queue) = (reads.clone(), queue.clone());
+            move |users| fleet::changed(&reads, &queue, users)
         });
         if queue.was_paused() {
             delivery.controls().pause();
@@ -136,7 +141,7 @@ impl Sidecar {
             log: None,
             metrics,
             queue,
-            threads,
+            workers,
             upstream,
             delivery,
             reads,
@@ -167,7 +172,7 @@ impl Sidecar {
             api: self.api_settings.clone(),
             upstream: self.upstream.clone(),
             reads: self.reads.clone(),
-            queue: self.queue.changeable(),
+            queue: self.queue.clone(),
             controls: self.delivery.controls(),
         }
     }
@@ -182,7 +187,7 @@ impl Sidecar {
     /// # Errors
     /// When a part ended by itself. Everything acknowledged is on disk all the same.
     pub async fn run(self, stop: CancellationToken) -> Result<Stopped, SidecarError> {
-        let Self { metrics, queue, threads, upstream, delivery, reads, clock, .. } = self;
+        let Self { metrics, queue, mut workers, upstream, delivery, reads, clock, .. } = self;
         let (in_force, api_settings) = (self.settings.subscribe(), self.api_settings);
         let (api, ops, admin) = (self.api, self.ops, self.admin);
         let settings = Arc::clone(&in_force.borrow());
@@ -236,6 +241,12 @@ impl Sidecar {
                 Ok(())
             }
         });
+        if let Some(paused) = queue.fleet_paused() {
+            let stop = stops.watches.clone();
+            tasks.spawn("pause of the fleet", fleet::pause(paused, controls.clone(), stop));
+            let (reads, queue, stop) = (reads.clone(), queue.clone(), stops.watches.clone());
+            tasks.spawn("changes by other replicas", fleet::changes(reads, queue, stop));
+        }
         tasks.spawn("delivery", {
             let stop = stops.delivery.clone();
             async move { delivery.run(stop).await.map_err(|error| error.to_string()) }
@@ -278,11 +289,10 @@ impl Sidecar {
         };
         tasks.spawn("key changes", key_changes(upstream, key_changed, stops.watches.clone()));
 
-        let queue_ended = threads.ended();
         let failure = tokio::select! {
             () = stop.cancelled() => None,
             ended = tasks.any_ended() => Some(SidecarError::from(ended)),
-            () = queue_ended => None,
+            () = workers.ended() => None,
         };
         if let Some(failure) = &failure {
             error!(error = %failure, "a part ended by itself; stopping");
@@ -292,7 +302,7 @@ impl Sidecar {
         let end = stops.in_order(&settings, &activity, &mut tasks, failure.is_some()).await;
         queue.close();
         drop(queue);
-        tokio::task::spawn_blocking(move || threads.join()).await??;
+        workers.join().await?;
         if is_traced {
             stops.traces(&mut tasks, end).await;
         }
@@ -379,21 +389,44 @@ async fn until_quiet(activity: &Activity, quiet: Duration, end: Instant) {
     }
 }
 
-/// Opens the queue, and what it is delivered to.
+/// Opens the queue that the settings choose, and what it is delivered to.
 async fn open(
+    settings: &Settings,
+    clock: &Clock,
+    metrics: &Arc<Metrics>,
+) -> Result<(Upstream, Backend, Workers), SidecarError> {
+    #[cfg(feature = "nats")]
+    if settings.queue.backend == crate::config::Backend::Nats {
+        return fleet::open(settings, clock, metrics).await;
+    }
+    let (upstream, queue, threads) = open_folder(settings, clock, metrics).await?;
+    Ok((upstream, Backend::Sled(queue), Workers::Sled(threads)))
+}
+
+/// Opens the queue on this machine's disk, and what it is delivered to.
+async fn open_folder(
     settings: &Settings,
     clock: &Clock,
     metrics: &Arc<Metrics>,
 ) -> Result<(Upstream, Queue, Threads), SidecarError> {
     let (settings, clock, metrics) = (settings.clone(), clock.clone(), Arc::clone(metrics));
     let opening = move || -> Result<_, SidecarError> {
-        let upstream =
-            Upstream::new(&settings.upstream, settings.reads.connections, Arc::clone(&metrics))?;
-        let upstream = upstream.with_clock(clock.clone());
+        let upstream = open_upstream(&settings, &clock, &metrics)?;
         let (queue, threads) = Queue::open(&queue_options(&settings), clock, metrics)?;
         Ok((upstream, queue, threads))
     };
     tokio::task::spawn_blocking(opening).await?
+}
+
+/// Reads the files that the settings name. Blocks.
+fn open_upstream(
+    settings: &Settings,
+    clock: &Clock,
+    metrics: &Arc<Metrics>,
+) -> Result<Upstream, SidecarError> {
+    let connections = settings.reads.connections;
+    let upstream = Upstream::new(&settings.upstream, connections, Arc::clone(metrics))?;
+    Ok(upstream.with_clock(clock.clone()))
 }
 
 /// Calls `changed` each time when the key is another one.
@@ -439,7 +472,7 @@ fn queue_options(settings: &Settings) -> Options {
 /// The process's health as the queue and the stop decide it; never GMFY's.
 #[derive(Debug)]
 struct QueueHealth {
-    queue: Queue,
+    queue: Backend,
     controls: Controls,
     metrics: Arc<Metrics>,
     stopping: Arc<AtomicBool>,

@@ -10,7 +10,8 @@ use std::time::Duration;
 use super::settings::*;
 use super::syntax::{
     Address, BaseUrl, Boolean, Count, Directives, Expected, FileMode, FilePath, GIB, Host, Invalid,
-    KIB, Key, List, MIB, NatsServer, Or, Period, Ratio, Raw, Required, Size, StreamName, Syntax, TIB, UrlPath, Words,
+    KIB, Key, List, MIB, NatsServer, Or, Period, Ratio, Raw, Required, Size, StreamName, Syntax,
+    TIB, UrlPath, Words,
 };
 
 /// When a changed value takes effect.

@@ -58,6 +58,7 @@ pub const fn readiness_text(readiness: Readiness) -> Option<&'static str> {
         Readiness::QueueFull => Some("the queue is full"),
         Readiness::DiskFull => Some("the disk is full"),
         Readiness::Failed => Some("the disk fails"),
+        Readiness::Unreachable => Some("the queue can't be reached"),
         Readiness::Closed => Some("stopping"),
     }
 }

@@ -72,6 +72,8 @@ kinds! {
     DISK_FULL = "disk-full", SERVICE_UNAVAILABLE, "disk_full", "The disk is full";
     BUSY = "busy", SERVICE_UNAVAILABLE, "busy", "Too many requests wait";
     STORE_FAILED = "store-failed", SERVICE_UNAVAILABLE, "store_failed", "The disk failed";
+    QUEUE_UNREACHABLE = "queue-unreachable", SERVICE_UNAVAILABLE, "store_failed",
+        "The queue can't be reached";
     STOPPING = "stopping", SERVICE_UNAVAILABLE, "stopping", "The sidecar is stopping";
     OUTCOME_UNKNOWN = "outcome-unknown", INTERNAL_SERVER_ERROR, "outcome_unknown",
         "It can't be known whether the events were stored";
@@ -374,6 +376,11 @@ impl From<AppendError> for Problem {
             AppendError::Failed(_) => {
                 Self::new(&STORE_FAILED, "The disk failed. Nothing was stored.").retry_after(5)
             }
+            AppendError::Unreachable => Self::new(
+                &QUEUE_UNREACHABLE,
+                "The servers that keep the queue can't be reached. Nothing was stored.",
+            )
+            .retry_after(5),
             AppendError::OutcomeUnknown => Self::new(
                 &OUTCOME_UNKNOWN,
                 "Send the request again with the same Idempotency-Key, so that events that were \
@@ -400,11 +407,12 @@ impl From<StoreError> for Problem {
                     .retry_after(5)
             }
             // Only lanes are told so.
-            StoreError::LaneLost => {
-                Self::new(&STORE_FAILED, "Another replica took over: what was asked for is not \
-                                          stored.")
-                    .retry_after(1)
-            }
+            StoreError::LaneLost => Self::new(
+                &STORE_FAILED,
+                "Another replica took over: what was asked for is not \
+                                          stored.",
+            )
+            .retry_after(1),
             StoreError::Closed => {
                 Self::new(&STOPPING, "It does nothing new any more.").retry_after(5)
             }

@@ -148,6 +148,13 @@ impl Underway {
         self
     }
 
+    /// What names the request's events for whoever else keeps them apart: the same for the same key
+    /// and body.
+    #[cfg(feature = "nats")]
+    pub(super) fn message_id(&self) -> String {
+        format!("request-{:032x}-{:032x}", self.key.key, self.key.body)
+    }
+
     /// The answer to remember; none where it is too long.
     pub(super) fn answer(&mut self, appended: &Appended) -> Option<Answer> {
         self.remembered.then(|| Answer {

@@ -12,11 +12,12 @@ pub(super) struct AtomicReadiness {
     full_at: AtomicU64,
 }
 
-const STATES: [Readiness; 5] = [
+const STATES: [Readiness; 6] = [
     Readiness::Ready,
     Readiness::QueueFull,
     Readiness::DiskFull,
     Readiness::Failed,
+    Readiness::Unreachable,
     Readiness::Closed,
 ];
 

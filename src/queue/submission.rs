@@ -172,6 +172,9 @@ pub enum AppendError {
     /// The disk failed in a way that leaves open whether the events are stored.
     #[error("it can't be known whether the events were stored")]
     OutcomeUnknown,
+    /// The servers that keep the queue can't be reached; nothing was stored.
+    #[error("the queue can't be reached")]
+    Unreachable,
     /// The process is stopping.
     #[error("the queue is closed")]
     Closed,
@@ -206,5 +209,7 @@ pub enum Readiness {
     DiskFull,
     /// The disk fails.
     Failed,
+    /// The servers that keep the queue can't be reached.
+    Unreachable,
     Closed,
 }

@@ -8,11 +8,11 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 
 use super::tasks::Tasks;
-use super::{LAST_WAIT, SidecarError, key_changes, open};
+use super::{LAST_WAIT, SidecarError, key_changes, open_folder};
 use crate::clock::Clock;
 use crate::config::Settings;
 use crate::delivery::{self, Delivery};
-use crate::queue::{Queue, Threads};
+use crate::queue::{Queue, Threads, Workers};
 use crate::telemetry::Metrics;
 use crate::telemetry::ledger::Counts;
 use crate::upstream::Upstream;
@@ -38,7 +38,7 @@ impl Drain {
     /// When the folder or a file that the settings name can't be used.
     pub async fn build(settings: Settings, clock: Clock) -> Result<Self, SidecarError> {
         let metrics = Arc::new(Metrics::new());
-        let (upstream, queue, threads) = open(&settings, &clock, &metrics).await?;
+        let (upstream, queue, threads) = open_folder(&settings, &clock, &metrics).await?;
         if queue.was_paused() {
             info!("an operator had paused delivery; this goes on all the same");
         }
@@ -121,7 +121,7 @@ impl Drain {
         tasks.wait_for("delivery", Instant::now() + LAST_WAIT).await;
         queue.close();
         drop(queue);
-        tokio::task::spawn_blocking(move || threads.join()).await??;
+        Workers::Sled(threads).join().await?;
         failure.map_or_else(|| Ok(metrics.ledger.snapshot()), Err)
     }
 }

@@ -14,7 +14,7 @@ use crate::http::admin::{
 };
 use crate::http::readiness_text;
 use crate::queue::{
-    Appender as _, Damage, DeadLetter, DeadLetterPage, Location, Queue, RequeueError, Requeued,
+    Appender as _, Backend, Damage, DeadLetter, DeadLetterPage, Location, RequeueError, Requeued,
     Sequence, StoreError, UserHash,
 };
 use crate::reads::{self, Reads};
@@ -26,7 +26,7 @@ use crate::telemetry::stream::{Filter, Follower, TooManyFollowers};
 /// See the module.
 #[derive(Debug)]
 pub(super) struct Operator {
-    pub(super) queue: Queue,
+    pub(super) queue: Backend,
     pub(super) controls: Controls,
     pub(super) reads: Reads,
     pub(super) metrics: Arc<Metrics>,

@@ -8,7 +8,7 @@ use super::{SidecarError, queue_options};
 use crate::config::{Settings, reload_differences, reloadable_differences};
 use crate::delivery::{self, Controls};
 use crate::http::ApiSettings;
-use crate::queue::Changeable;
+use crate::queue::Backend;
 use crate::reads::Reads;
 use crate::upstream::Upstream;
 
@@ -22,7 +22,7 @@ pub struct Reloader {
     pub(super) api: ApiSettings,
     pub(super) upstream: Upstream,
     pub(super) reads: Reads,
-    pub(super) queue: Changeable,
+    pub(super) queue: Backend,
     pub(super) controls: Controls,
 }
 

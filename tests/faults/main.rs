@@ -20,6 +20,8 @@
     reason = "a test's failure is a panic, and its helpers serve several tests"
 )]
 
+#[path = "../fleet/backend.rs"]
+mod backend;
 mod client;
 mod fairness;
 mod key;

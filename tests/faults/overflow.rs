@@ -15,6 +15,9 @@ const USERS: usize = 97;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_oldest_events_make_room_and_are_counted_and_the_newest_arrive_in_order() {
+    if crate::backend::skips("it drops no events of the fleet") {
+        return;
+    }
     let dir = tempfile::tempdir().unwrap();
     let gmfy = Gmfy::start().await;
     gmfy.handle.set_faults(Faults { down: true, ..Faults::default() });

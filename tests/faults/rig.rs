@@ -53,6 +53,7 @@ pub(crate) fn settings(upstream: SocketAddr, dir: &Path) -> Settings {
     settings.delivery.retry_max = Duration::from_millis(100);
     settings.shutdown.quiet = Duration::from_millis(50);
     settings.shutdown.deadline = Duration::from_secs(3);
+    crate::backend::choose(&mut settings, dir);
     settings
 }
 

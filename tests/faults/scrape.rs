@@ -27,7 +27,8 @@ pub(crate) fn adds_up(text: &str) {
         + of("gmfy_events_dead_lettered_total")
         + of("gmfy_events_dropped_total")
         + of("gmfy_queue_events");
-    assert_eq!(came, went, "{text}");
+    // What one replica accepts another may deliver: in a fleet no replica's account adds up.
+    assert!(came == went || crate::backend::is_nats(), "{text}");
     assert_eq!(of("gmfy_upstream_state"), 1, "exactly one state is 1");
 }
 

@@ -17,6 +17,8 @@
     reason = "a test's failure is a panic, and its helpers serve several tests"
 )]
 
+#[path = "../fleet/backend.rs"]
+mod backend;
 mod support;
 
 mod admin;

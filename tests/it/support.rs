@@ -73,6 +73,7 @@ impl Running {
         settings.shutdown.quiet = Duration::ZERO;
         settings.shutdown.deadline = Duration::from_secs(10);
         change(&mut settings);
+        crate::backend::choose(&mut settings, folder.path());
         Self::run(gmfy, folder, settings).await
     }
 

@@ -134,7 +134,7 @@ fn unknown_names_are_refused_with_the_nearest_known_one() {
     for (written, meant) in [
         ("quue.dir", "queue.dir"),
         ("queue.durabilty", "queue.durability"),
-        ("lanes", "delivery.lanes"),
+        ("linger", "delivery.linger"),
         ("Queue.Dir", "queue.dir"),
         ("reads.ttl.user", "reads.ttl.users"),
         ("upstream.apikey", "upstream.api_key"),

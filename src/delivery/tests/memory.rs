@@ -10,8 +10,8 @@ use super::upstream::Arrived;
 use crate::clock::Timestamp;
 use crate::config::EventKind;
 use crate::queue::{
-    Chunk, DeadLetter, LaneCursor, LaneStart, Lanes, Log, Partitions, QueuedEvent, ReadLimit, Sequence,
-    SequenceRanges, Settlement, StoreError, UserHash,
+    Chunk, DeadLetter, LaneCursor, LaneStart, Lanes, Log, Partitions, QueuedEvent, ReadLimit,
+    Sequence, SequenceRanges, Settlement, StoreError, UserHash,
 };
 use crate::telemetry::Metrics;
 

@@ -24,7 +24,7 @@ const ALWAYS: [&str; 7] = [
 /// What every body may be answered.
 const BODIES: [&str; 6] =
     ["broken-body", "bad-encoding", "body-timeout", "too-large", "media-type", "content-encoding"];
-const EVENTS: [&str; 10] = [
+const EVENTS: [&str; 11] = [
     "not-json",
     "invalid",
     "bad-idempotency-key",
@@ -33,6 +33,7 @@ const EVENTS: [&str; 10] = [
     "queue-full",
     "disk-full",
     "store-failed",
+    "queue-unreachable",
     "stopping",
     "outcome-unknown",
 ];

@@ -1,0 +1,189 @@
+//! Reading one lane on from a place, by a consumer that lives as long as the reader.
+//!
+//! What was asked of the server stays with the reader, not with the future that waits for it: a
+//! wait that is dropped loses nothing.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use async_nats::jetstream::consumer::pull::{Batch, Config};
+use async_nats::jetstream::consumer::{AckPolicy, Consumer, DeliverPolicy, ReplayPolicy};
+use async_nats::jetstream::stream::Stream;
+use futures_util::{FutureExt as _, StreamExt as _};
+use tracing::error;
+
+use super::message::{self, MessageError};
+use crate::queue::{Chunk, Partitions, QueuedEvent, ReadLimit, Sequence, StoreError};
+
+/// Messages asked for at once.
+const AT_ONCE: usize = 512;
+/// How long a request for messages waits at the server.
+const EXPIRES: Duration = Duration::from_secs(5);
+/// How long the server keeps a consumer that nobody asks.
+const INACTIVE: Duration = Duration::from_secs(30);
+/// The most events, and bytes of wire form, that a reader holds.
+const BUFFER: ReadLimit = ReadLimit { events: 2048, bytes: 4 << 20 };
+
+/// See the module.
+pub(super) struct Reader {
+    consumer: Consumer<Config>,
+    /// What was asked for and hasn't all come.
+    batch: Option<Batch>,
+    /// How many of these came.
+    came: usize,
+    /// Read, and not yet handed out.
+    buffer: VecDeque<QueuedEvent>,
+    buffered: usize,
+    position: Sequence,
+    /// What the consumer delivered: a gap means that messages were lost on their way.
+    delivered: u64,
+    /// How many more messages the server knew of when it said so last.
+    pending: u64,
+}
+
+impl std::fmt::Debug for Reader {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Reader").field("position", &self.position).finish_non_exhaustive()
+    }
+}
+
+impl Reader {
+    /// Reads `subject` from `from` on.
+    pub(super) async fn open(
+        stream: &Stream,
+        subject: String,
+        from: Sequence,
+    ) -> Result<Self, StoreError> {
+        let config = Config {
+            deliver_policy: DeliverPolicy::ByStartSequence { start_sequence: from.get().max(1) },
+            ack_policy: AckPolicy::None,
+            replay_policy: ReplayPolicy::Instant,
+            filter_subject: subject,
+            inactive_threshold: INACTIVE,
+            num_replicas: 1,
+            memory_storage: true,
+            ..Config::default()
+        };
+        let consumer = stream.create_consumer(config).await.map_err(|error| failed(&error))?;
+        let pending = consumer.cached_info().num_pending;
+        Ok(Self {
+            consumer,
+            batch: None,
+            came: 0,
+            buffer: VecDeque::new(),
+            buffered: 0,
+            position: from,
+            delivered: 0,
+            pending,
+        })
+    }
+
+    /// Where it reads on.
+    pub(super) const fn position(&self) -> Sequence {
+        self.position
+    }
+
+    /// Whether so much is at hand, or no more can be.
+    pub(super) fn has(&self, at_least: ReadLimit) -> bool {
+        let is_full = self.buffer.len() >= BUFFER.events || self.buffered >= BUFFER.bytes;
+        is_full || self.buffer.len() >= at_least.events || self.buffered >= at_least.bytes
+    }
+
+    /// Whether the server is known to have more than is at hand.
+    pub(super) const fn expects_more(&self) -> bool {
+        self.pending > 0
+    }
+
+    /// Waits for the next message, or for nothing coming for a while.
+    ///
+    /// # Errors
+    /// When the reader is of no use any more.
+    ///
+    /// # Cancel safety
+    /// Safe: what comes later is there for the next call.
+    pub(super) async fn wait(&mut self) -> Result<(), StoreError> {
+        if self.batch.is_none() {
+            let asking = self.consumer.batch().max_messages(AT_ONCE).expires(EXPIRES);
+            self.batch = Some(asking.messages().await.map_err(|error| failed(&error))?);
+            self.came = 0;
+        }
+        let Some(batch) = &mut self.batch else { return Ok(()) };
+        match batch.next().await {
+            Some(Ok(message)) => self.take(&message),
+            Some(Err(error)) => Err(failed(&error)),
+            None => {
+                self.batch = None;
+                if self.came > 0 { Ok(()) } else { self.check().await }
+            }
+        }
+    }
+
+    /// Whether the server, when nothing came for a while, has nothing for this reader either.
+    async fn check(&mut self) -> Result<(), StoreError> {
+        let info = self.consumer.get_info().await.map_err(|error| failed(&error))?;
+        if info.delivered.consumer_sequence != self.delivered {
+            return Err(failed(&"messages were lost on their way"));
+        }
+        self.pending = info.num_pending;
+        Ok(())
+    }
+
+    /// Takes in what has come already.
+    pub(super) async fn take_ready(&mut self) -> Result<(), StoreError> {
+        while !self.has(BUFFER) && self.batch.is_some() {
+            match self.wait().now_or_never() {
+                Some(taken) => taken?,
+                None => return Ok(()),
+            }
+        }
+        Ok(())
+    }
+
+    fn take(&mut self, message: &async_nats::jetstream::Message) -> Result<(), StoreError> {
+        let info = message.info().map_err(|error| failed(&error))?;
+        if info.consumer_sequence != self.delivered + 1 {
+            return Err(failed(&"messages were lost on their way"));
+        }
+        self.delivered = info.consumer_sequence;
+        self.came += 1;
+        self.pending = info.pending;
+        let sequence = Sequence::new(info.stream_sequence);
+        match message::decode(sequence, &message.payload) {
+            Ok(event) => {
+                self.buffered += event.json.len();
+                self.buffer.push_back(event);
+                Ok(())
+            }
+            Err(error @ MessageError::Newer(_)) => Err(failed(&error)),
+            Err(error @ MessageError::Foreign) => {
+                error!(sequence = sequence.get(), %error, "a message in the stream is left out");
+                Ok(())
+            }
+        }
+    }
+
+    /// Hands out what is at hand, of these partitions.
+    pub(super) fn hand_out(&mut self, partitions: &Partitions, limit: ReadLimit) -> Chunk {
+        let mut events = Vec::new();
+        let mut bytes = 0;
+        while let Some(event) = self.buffer.front() {
+            let is_asked = partitions.contains(event.user.partition());
+            let is_full = events.len() >= limit.events || bytes >= limit.bytes;
+            if is_asked && is_full && !events.is_empty() {
+                break;
+            }
+            let Some(event) = self.buffer.pop_front() else { break };
+            self.buffered = self.buffered.saturating_sub(event.json.len());
+            self.position = event.sequence.next();
+            if is_asked {
+                bytes += event.json.len();
+                events.push(event);
+            }
+        }
+        Chunk { events, position: self.position }
+    }
+}
+
+pub(super) fn failed(error: &dyn std::fmt::Display) -> StoreError {
+    StoreError::Io(format!("NATS: {error}"))
+}

@@ -1,0 +1,299 @@
+//! Who delivers which lane: leases, and what else is done every now and then.
+//!
+//! A replica writes its key in the bucket anew at every tick. One whose key stays as it is for
+//! longer than a lease is gone for the others, by their own clocks; no clock is compared with
+//! another machine's. Until a lease after the *beginning* of its last successful writing a replica
+//! is sure of its lanes, by its own monotonic clock; later it sends nothing of them. So it stops
+//! before anyone takes over, unless it is stopped itself between looking at the clock and sending.
+//! Its cursors can't be stored any more in any case: see `record`.
+//!
+//! Lanes are shared out evenly: each replica has its share by its place among all that are there,
+//! gives back what it has beyond that, and takes what is free.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use futures_util::TryStreamExt as _;
+use tokio::time::{Instant, MissedTickBehavior};
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use super::letters::last;
+use super::reader::failed;
+use super::record::LaneRecord;
+use super::{Owned, Shared};
+use crate::queue::{Sequence, StoreError};
+
+/// Ticks in a lease.
+const TICKS: u32 = 5;
+/// How long a replica is left alone beyond its lease, in ticks.
+const GRACE: u32 = 2;
+
+/// See the module.
+pub(super) struct Steward {
+    pub(super) shared: Arc<Shared>,
+    pub(super) stop: CancellationToken,
+    pub(super) lease: Duration,
+    /// The other replicas: the revision of their keys, and since when it is that.
+    seen: HashMap<String, (u64, Instant)>,
+    /// Up to where each lane was purged.
+    purged: HashMap<usize, Sequence>,
+    is_failing: bool,
+    announced: Option<(usize, usize)>,
+}
+
+impl Steward {
+    pub(super) fn new(shared: Arc<Shared>, stop: CancellationToken, lease: Duration) -> Self {
+        Self {
+            shared,
+            stop,
+            lease,
+            seen: HashMap::new(),
+            purged: HashMap::new(),
+            is_failing: false,
+            announced: None,
+        }
+    }
+
+    /// Works until told to stop, then gives all lanes back.
+    pub(super) async fn run(mut self) {
+        let pulse = self.shared.metrics.heartbeats.part("queue's steward", &self.shared.clock);
+        let mut ticks = tokio::time::interval((self.lease / TICKS).max(Duration::from_millis(50)));
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        while self.stop.run_until_cancelled(self.next(&mut ticks)).await.is_some() {
+            pulse.beat();
+            let done = self.tick().await;
+            if let Err(error) = &done
+                && !self.is_failing
+            {
+                warn!(%error, "the queue on NATS fails; trying again");
+            }
+            if done.is_ok() && self.is_failing {
+                info!("the queue on NATS works again");
+            }
+            self.is_failing = done.is_err();
+        }
+        let leaving = tokio::time::timeout(super::connect::TIMEOUT, self.leave());
+        match leaving.await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => warn!(%error, "lanes could not be given back: their leases run out"),
+            Err(_) => warn!("lanes could not be given back in time: their leases run out"),
+        }
+    }
+
+    async fn next(&self, ticks: &mut tokio::time::Interval) {
+        tokio::select! {
+            _ = ticks.tick() => {}
+            () = self.shared.left.notified() => {}
+        }
+    }
+
+    /// Does all that is due.
+    pub(super) async fn tick(&mut self) -> Result<(), StoreError> {
+        self.renew().await?;
+        self.give_back().await?;
+        let replicas = self.replicas().await?;
+        self.share_out(&replicas).await?;
+        self.purge().await?;
+        self.look().await
+    }
+
+    /// Writes this replica's key.
+    async fn renew(&self) -> Result<(), StoreError> {
+        let begun = Instant::now();
+        if !self.shared.is_sure(begun) {
+            self.shared.lapse();
+        }
+        let key = format!("replica.{}", self.shared.replica);
+        let written = self.shared.streams.state.put(key, self.shared.replica.clone().into()).await;
+        written.map_err(|error| failed(&error))?;
+        // Too late: in between, the others may have taken it for gone.
+        if !self.shared.is_sure(Instant::now()) {
+            self.shared.lapse();
+        }
+        self.shared.sure_until(begun + self.lease);
+        Ok(())
+    }
+
+    /// The replicas that are there, in the same order for all of them.
+    async fn replicas(&mut self) -> Result<Vec<String>, StoreError> {
+        let shared = Arc::clone(&self.shared);
+        let state = &shared.streams.state;
+        let all = state.stream.info_with_subjects(shared.key("replica.*")).await;
+        let all = all.map_err(|error| failed(&error))?;
+        let subjects: Vec<_> = all.try_collect().await.map_err(|error| failed(&error))?;
+        let mut replicas = vec![shared.replica.clone()];
+        let now = Instant::now();
+        let mut seen = HashMap::new();
+        for (subject, _) in subjects {
+            let Some((_, id)) = subject.rsplit_once('.') else { continue };
+            if id == shared.replica {
+                continue;
+            }
+            let Some(message) = last(&state.stream, &subject).await? else { continue };
+            let revision = message.sequence;
+            let since = match self.seen.get(id) {
+                Some((known, since)) if *known == revision => *since,
+                _ => now,
+            };
+            let patience = self.lease + self.lease / TICKS * GRACE;
+            if now.duration_since(since) < patience {
+                replicas.push(id.to_owned());
+                seen.insert(id.to_owned(), (revision, since));
+            } else {
+                warn!(replica = id, "a replica is gone: its lanes are taken over");
+                // Refused where it is there again, or another replica was quicker.
+                drop(state.stream.delete_message(revision).await);
+            }
+        }
+        self.seen = seen;
+        replicas.sort_unstable();
+        Ok(replicas)
+    }
+
+    /// Marks what is beyond this replica's share, and takes what is free up to it.
+    async fn share_out(&mut self, replicas: &[String]) -> Result<(), StoreError> {
+        let lanes = self.shared.count;
+        let place = replicas.iter().position(|id| *id == self.shared.replica).unwrap_or_default();
+        let share = lanes / replicas.len() + usize::from(place < lanes % replicas.len());
+        let mut have = self.shared.give_up_beyond(share);
+        let mut changed = false;
+        if have < share {
+            for lane in self.shared.free() {
+                if have >= share || !self.shared.is_sure(Instant::now()) {
+                    break;
+                }
+                if self.take(lane, replicas).await? {
+                    have += 1;
+                    changed = true;
+                }
+            }
+        }
+        if changed {
+            self.shared.moved.notify_one();
+        }
+        if self.announced != Some((have, replicas.len())) {
+            self.announced = Some((have, replicas.len()));
+            info!(lanes = have, share, replicas = replicas.len(), "lanes are shared out");
+        }
+        Ok(())
+    }
+
+    /// Takes a lane over, if nobody has it who is there.
+    async fn take(&mut self, lane: usize, replicas: &[String]) -> Result<bool, StoreError> {
+        let shared = &self.shared;
+        let state = &shared.streams.state;
+        let key = format!("lane.{lane}");
+        let found = last(&state.stream, &shared.key(&key)).await?;
+        let (mut record, revision) = match &found {
+            None => (LaneRecord::default(), 0),
+            Some(message) => {
+                let record = LaneRecord::parse(&message.payload);
+                (record.map_err(|error| failed(&error))?, message.sequence)
+            }
+        };
+        let is_held = record.owner.as_ref().is_some_and(|owner| {
+            *owner != shared.replica && replicas.iter().any(|replica| replica == owner)
+        });
+        if is_held {
+            return Ok(false);
+        }
+        let info = shared.streams.events.get_info().await.map_err(|error| failed(&error))?;
+        let end = Sequence::new(info.state.last_sequence).next();
+        if record.clamp(end) {
+            warn!(
+                lane,
+                end = end.get(),
+                "the stream ends before the lane's cursor: NATS lost acknowledged events"
+            );
+        }
+        record.owner = Some(shared.replica.clone());
+        record.session = rand::random();
+        match state.update(&key, record.bytes(), revision).await {
+            Ok(revision) => {
+                shared.take(lane, Owned::new(record, revision));
+                Ok(true)
+            }
+            // Another one was quicker, or it can't be known: then it is found at the next look.
+            Err(error) if error.kind() == super::WrongRevision => Ok(false),
+            Err(error) => Err(failed(&error)),
+        }
+    }
+
+    /// Gives back the lanes that ended because they are to go.
+    async fn give_back(&self) -> Result<(), StoreError> {
+        for (lane, owned) in self.shared.ended_and_leaving() {
+            self.free(lane, &owned).await?;
+            self.shared.forget(lane);
+        }
+        Ok(())
+    }
+
+    async fn free(&self, lane: usize, owned: &Owned) -> Result<(), StoreError> {
+        let mut held = owned.held.lock().await;
+        let mut record = held.record.clone();
+        record.owner = None;
+        let key = format!("lane.{lane}");
+        match self.shared.streams.state.update(&key, record.bytes(), held.revision).await {
+            Ok(revision) => held.revision = revision,
+            // It is another's already.
+            Err(error) if error.kind() == super::WrongRevision => {}
+            Err(error) => return Err(failed(&error)),
+        }
+        Ok(())
+    }
+
+    /// What is left is counted, and the lanes are given back.
+    async fn leave(&mut self) -> Result<(), StoreError> {
+        self.purge().await?;
+        self.look().await?;
+        for (lane, owned) in self.shared.all_owned() {
+            self.free(lane, &owned).await?;
+        }
+        let state = &self.shared.streams.state.stream;
+        let key = self.shared.key(&format!("replica.{}", self.shared.replica));
+        if let Some(message) = last(state, &key).await? {
+            state.delete_message(message.sequence).await.map_err(|error| failed(&error))?;
+        }
+        Ok(())
+    }
+
+    /// Looks how full the streams are, and whether an operator paused the fleet.
+    async fn look(&self) -> Result<(), StoreError> {
+        let shared = &self.shared;
+        let before = shared.appended.load(Ordering::Relaxed);
+        let events = shared.streams.events.get_info().await.map_err(|error| failed(&error))?;
+        let dead = shared.streams.dead.get_info().await.map_err(|error| failed(&error))?;
+        shared.metrics.ledger.update(|counts| {
+            // What was appended since may be in it already, and may not.
+            let since = shared.appended.load(Ordering::Relaxed).saturating_sub(before);
+            counts.appended = events.state.messages + since;
+            // What is settled and not yet purged counts as queued until the next look.
+            counts.settled = 0;
+            counts.queue_bytes = events.state.bytes;
+            counts.dead_letters = dead.state.messages;
+        });
+        let paused = last(&shared.streams.state.stream, &shared.key("paused")).await?;
+        let paused = paused.is_some_and(|message| *message.payload == *b"true");
+        shared.paused.send_if_modified(|known| std::mem::replace(known, paused) != paused);
+        Ok(())
+    }
+
+    /// Removes what all of a lane's partitions have settled.
+    async fn purge(&mut self) -> Result<(), StoreError> {
+        for (lane, owned) in self.shared.all_owned() {
+            let low = owned.held.lock().await.record.low();
+            if self.purged.get(&lane).is_some_and(|purged| *purged >= low) || low <= Sequence::FIRST
+            {
+                continue;
+            }
+            let subject = self.shared.subject(lane);
+            let purging = self.shared.streams.events.purge().filter(subject).sequence(low.get());
+            purging.await.map_err(|error| failed(&error))?;
+            self.purged.insert(lane, low);
+        }
+        Ok(())
+    }
+}
