@@ -465,6 +465,9 @@ impl FleetQueue {
     /// # Errors
     /// When NATS does not answer.
     pub async fn locate(&self, sequence: Sequence) -> Result<Location, StoreError> {
+        if sequence < Sequence::FIRST {
+            return Ok(Location::Nowhere);
+        }
         let Some(event) = self.read_one(sequence).await? else {
             let info = self.shared.streams.events.get_info().await.map_err(|e| failed(&e))?;
             let is_behind = (1..=info.state.last_sequence).contains(&sequence.get());
@@ -479,7 +482,8 @@ impl FleetQueue {
     }
 
     async fn read_one(&self, sequence: Sequence) -> Result<Option<QueuedEvent>, StoreError> {
-        match self.shared.streams.events.get_raw_message(sequence.get()).await {
+        let asking = self.shared.streams.events.get_raw_message(sequence.get());
+        match asking.await {
             Ok(message) => match message::decode(sequence, &message.payload) {
                 Ok(event) => Ok(Some(event)),
                 Err(message::MessageError::Foreign) => Ok(None),
@@ -492,7 +496,9 @@ impl FleetQueue {
                 {
                     Ok(None)
                 }
-                _ => Err(failed(&error)),
+                RawMessageErrorKind::JetStream(_)
+                | RawMessageErrorKind::InvalidSubject
+                | RawMessageErrorKind::Other => Err(failed(&error)),
             },
         }
     }

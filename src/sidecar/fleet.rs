@@ -81,8 +81,8 @@ mod opening {
             tokio::task::spawn_blocking(opening).await??
         };
         let options = options(settings);
-        let opened = FleetQueue::open(&options, clock.clone(), Arc::clone(metrics)).await;
-        let (queue, tasks) = opened?;
+        let opening = FleetQueue::open(&options, clock.clone(), Arc::clone(metrics));
+        let (queue, tasks) = Box::pin(opening).await?;
         Ok((upstream, Backend::Nats(queue), Workers::Nats(tasks)))
     }
 

@@ -36,7 +36,7 @@ pub(crate) fn choose(settings: &mut Settings, dir: &Path) {
     nats.servers = vec![shared_server()];
     let name = dir.file_name().unwrap().to_string_lossy();
     nats.stream = format!("T-{}", name.replace('.', ""));
-    (nats.replicas, nats.lanes, nats.lease) = (1, 4, Duration::from_secs(2));
+    (nats.replicas, nats.lanes, nats.lease) = (1, settings.delivery.lanes, Duration::from_secs(2));
     nats.max_bytes = settings.queue.max_bytes.min(256 << 20);
     settings.dead_letters.max_bytes = settings.dead_letters.max_bytes.min(1 << 20);
 }

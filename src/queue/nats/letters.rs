@@ -230,10 +230,10 @@ impl FleetQueue {
                 Ok(())
             }
             Err(error) => match error.kind() {
-                DeleteMessageErrorKind::JetStream(_) => Ok(()),
-                DeleteMessageErrorKind::Request | DeleteMessageErrorKind::TimedOut => {
-                    Err(failed(&error))
-                }
+                DeleteMessageErrorKind::JetStream(cause) if is_gone(&cause) => Ok(()),
+                DeleteMessageErrorKind::JetStream(_)
+                | DeleteMessageErrorKind::Request
+                | DeleteMessageErrorKind::TimedOut => Err(failed(&error)),
             },
         }
     }
@@ -278,6 +278,12 @@ impl FleetQueue {
             Some(Found { letter: letter?, message: found.sequence })
         }))
     }
+}
+
+/// Whether a message could not be deleted because it is not there.
+fn is_gone(error: &async_nats::jetstream::Error) -> bool {
+    let missing = [ErrorCode::NO_MESSAGE_FOUND, ErrorCode::STREAM_MESSAGE_DELETE_FAILED];
+    missing.contains(&error.error_code()) || error.error_code() == ErrorCode::SEQUENCE_NOT_FOUND
 }
 
 /// The newest message of a subject, as the stream's leader has it.

