@@ -121,15 +121,6 @@ impl Backend {
         each!(self, queue => queue.keep_paused(paused).await)
     }
 
-    /// Tells other replicas that GMFY took something of these users, or may have.
-    pub fn tell_changed(&self, users: &mut dyn Iterator<Item = UserHash>) {
-        match self {
-            Self::Sled(_) => {}
-            #[cfg(feature = "nats")]
-            Self::Nats(queue) => queue.tell_changed(users),
-        }
-    }
-
     /// Calls `changed` with what other replicas tell, until it is dropped.
     pub async fn changes_elsewhere(
         &self,

@@ -16,10 +16,10 @@ pub(super) fn changed(reads: &Reads, queue: &Backend, users: &mut dyn Iterator<I
     match queue {
         Backend::Sled(_) => reads.users_changed(users),
         #[cfg(feature = "nats")]
-        Backend::Nats(_) => {
+        Backend::Nats(fleet) => {
             let users: Vec<_> = users.collect();
             reads.users_changed(users.iter().copied());
-            queue.tell_changed(&mut users.into_iter());
+            fleet.tell_changed(&mut users.into_iter());
         }
     }
 }
