@@ -91,7 +91,6 @@ async fn a_queue_that_takes_nothing() {
         (AppendError::DiskFull, "disk_full", 503, Some("5")),
         (AppendError::Busy, "busy", 503, Some("1")),
         (AppendError::Failed("x".to_owned()), "store_failed", 503, Some("5")),
-        (AppendError::Unreachable, "store_failed", 503, Some("5")),
         (AppendError::Closed, "stopping", 503, Some("5")),
         (AppendError::OutcomeUnknown, "outcome_unknown", 500, None),
     ] {
