@@ -1,0 +1,102 @@
+//! Whatever dies at whatever moment: nothing acknowledged is lost, and order holds.
+
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use rand::rngs::StdRng;
+use rand::{RngExt as _, SeedableRng as _};
+use rustix::process::Signal;
+use tokio::time::{Instant, sleep};
+
+use crate::replicas::{Applications, BATCH, Gmfy, LANES, LEASE, Replica, all_in_order, sets};
+use crate::server::{Cluster, is_there};
+
+const REPLICAS: usize = 3;
+
+fn rounds() -> usize {
+    if std::env::var_os("GMFY_LONG").is_some_and(|long| long == "1") { 40 } else { 4 }
+}
+
+/// What is done to the fleet in a round.
+#[derive(Clone, Copy, Debug)]
+enum Fault {
+    KillServer,
+    KillLeader,
+    KillReplica,
+    StopReplica,
+}
+
+const FAULTS: [Fault; 4] =
+    [Fault::KillReplica, Fault::KillLeader, Fault::StopReplica, Fault::KillServer];
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_acknowledged_arrives_in_order_whatever_dies() {
+    if !is_there() {
+        return;
+    }
+    let seed = rand::random();
+    println!("seed {seed}");
+    let mut rng = StdRng::seed_from_u64(seed);
+    let mut cluster = Cluster::start().await;
+    let gmfy = Gmfy::start().await;
+    let sets = sets(&cluster.urls(), 3);
+    let mut replicas = Vec::new();
+    for _ in 0..REPLICAS {
+        replicas.push(Replica::start(&gmfy, &sets).await);
+    }
+    let addresses = Arc::new(Mutex::new(replicas.iter().map(|r| r.api).collect::<Vec<_>>()));
+    let applications = Applications::start(4, 10, &addresses);
+    let begun = Instant::now();
+    for round in 0..rounds() {
+        let before = applications.acknowledged.load(Ordering::Relaxed);
+        sleep(Duration::from_millis(rng.random_range(300..1500))).await;
+        let fault = FAULTS[round % FAULTS.len()];
+        let at = rng.random_range(0..REPLICAS);
+        match fault {
+            Fault::KillServer | Fault::KillLeader => {
+                let leader = async {
+                    let client = async_nats::connect(cluster.urls()).await.ok()?;
+                    let context = async_nats::jetstream::new(client);
+                    let info = context.get_stream("GMFY").await.ok()?.get_info().await.ok()?;
+                    info.cluster?.leader
+                };
+                let leader = leader.await;
+                let is_leader = |name: &str| leader.as_deref() == Some(name);
+                let at = match fault {
+                    Fault::KillLeader => {
+                        let names = cluster.servers.iter().map(|server| server.name());
+                        names.into_iter().position(is_leader).unwrap_or(at)
+                    }
+                    Fault::KillServer | Fault::KillReplica | Fault::StopReplica => at,
+                };
+                cluster.servers[at].kill().await;
+                sleep(Duration::from_millis(rng.random_range(0..1500))).await;
+                cluster.restart(at).await;
+                cluster.settled().await;
+            }
+            Fault::KillReplica => {
+                replicas[at].process.signal(Signal::KILL);
+                sleep(Duration::from_millis(rng.random_range(0..3000))).await;
+                replicas[at] = Replica::start(&gmfy, &sets).await;
+                addresses.lock().unwrap()[at] = replicas[at].api;
+            }
+            Fault::StopReplica => {
+                replicas[at].process.signal(Signal::STOP);
+                sleep(LEASE * 2).await;
+                replicas[at].process.signal(Signal::CONT);
+            }
+        }
+        let acknowledged = applications.acknowledged.load(Ordering::Relaxed) - before;
+        println!("{round}: {fault:?} of {at}, {acknowledged} acknowledged meanwhile");
+    }
+    // Something was accepted, or the rest means nothing.
+    sleep(Duration::from_secs(1)).await;
+    let expected = applications.end().await;
+    let again = all_in_order(&gmfy.handle, expected, Duration::from_secs(60)).await;
+    println!("{expected} events in {:?}, {again} came again", begun.elapsed());
+    assert!(expected > 100 * rounds(), "only {expected} events");
+    // Each fault repeats at most what was in flight in each lane.
+    let most = rounds() * LANES * BATCH;
+    assert!(again <= most, "{again} events came again, of at most {most}");
+}

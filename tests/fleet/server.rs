@@ -1,0 +1,177 @@
+//! nats-server processes on loopback: one for the tests that need no more, or a cluster of three.
+
+use std::net::{Ipv4Addr, TcpListener};
+use std::process::Stdio;
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process};
+use tempfile::TempDir;
+use tokio::net::TcpStream;
+use tokio::process::{Child, Command};
+use tokio::time::{Instant, sleep};
+
+/// How long a server may take to be there.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Whether the machine has a nats-server; says so, where it has not.
+pub(crate) fn is_there() -> bool {
+    static FOUND: OnceLock<bool> = OnceLock::new();
+    *FOUND.get_or_init(|| {
+        let found = std::process::Command::new("nats-server").arg("--version").output();
+        match found {
+            Ok(version) => {
+                eprintln!("with {}", String::from_utf8_lossy(&version.stdout).trim());
+                true
+            }
+            Err(error) => {
+                eprintln!("SKIPPED: the queue on NATS, there is no nats-server: {error}");
+                false
+            }
+        }
+    })
+}
+
+fn free_port() -> u16 {
+    TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port()
+}
+
+/// One server; killed when dropped.
+#[derive(Debug)]
+pub(crate) struct Server {
+    name: String,
+    port: u16,
+    route: u16,
+    folder: TempDir,
+    child: Option<Child>,
+}
+
+impl Server {
+    fn new(name: &str) -> Self {
+        Self {
+            name: name.to_owned(),
+            port: free_port(),
+            route: free_port(),
+            folder: tempfile::tempdir().unwrap(),
+            child: None,
+        }
+    }
+
+    /// One without others.
+    pub(crate) async fn alone() -> Self {
+        let mut server = Self::new("alone");
+        server.start_again().await;
+        server
+    }
+
+    /// Starts one that is alone on what it has stored.
+    pub(crate) async fn start_again(&mut self) {
+        self.start(&[]);
+        self.listens().await;
+    }
+
+    pub(crate) fn url(&self) -> String {
+        format!("nats://127.0.0.1:{}", self.port)
+    }
+
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
+    pub(crate) const fn port(&self) -> u16 {
+        self.port
+    }
+
+    fn start(&mut self, routes: &[u16]) {
+        let mut command = Command::new("nats-server");
+        command
+            .args(["--addr", "127.0.0.1", "--port", &self.port.to_string()])
+            .args(["--name", &self.name, "--jetstream"])
+            .arg("--store_dir")
+            .arg(self.folder.path());
+        if !routes.is_empty() {
+            let routes: Vec<_> =
+                routes.iter().map(|port| format!("nats://127.0.0.1:{port}")).collect();
+            command
+                .args(["--cluster_name", "fleet"])
+                .args(["--cluster", &format!("nats://127.0.0.1:{}", self.route)])
+                .args(["--routes", &routes.join(",")]);
+        }
+        let log = std::fs::File::create(self.folder.path().join("log")).unwrap();
+        let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
+        self.child = Some(child.kill_on_drop(true).spawn().unwrap());
+    }
+
+    pub(crate) fn signal(&self, signal: Signal) {
+        let id = self.child.as_ref().and_then(Child::id).expect("it runs");
+        kill_process(Pid::from_raw(id.try_into().unwrap()).unwrap(), signal).unwrap();
+    }
+
+    /// Ends it as kill -9 does.
+    pub(crate) async fn kill(&mut self) {
+        let mut child = self.child.take().expect("it runs");
+        child.kill().await.unwrap();
+    }
+
+    async fn listens(&self) {
+        let end = Instant::now() + PATIENCE;
+        while TcpStream::connect((Ipv4Addr::LOCALHOST, self.port)).await.is_err() {
+            let log = std::fs::read_to_string(self.folder.path().join("log"));
+            assert!(Instant::now() < end, "{} does not listen: {log:?}", self.name);
+            sleep(Duration::from_millis(20)).await;
+        }
+    }
+}
+
+/// Three servers with one JetStream.
+#[derive(Debug)]
+pub(crate) struct Cluster {
+    pub(crate) servers: Vec<Server>,
+}
+
+impl Cluster {
+    pub(crate) async fn start() -> Self {
+        let servers = ["n0", "n1", "n2"].map(Server::new).into_iter().collect();
+        let mut cluster = Self { servers };
+        for index in 0..3 {
+            cluster.restart(index).await;
+        }
+        cluster.settled().await;
+        cluster
+    }
+
+    /// Starts a server that does not run, on what it has stored.
+    pub(crate) async fn restart(&mut self, index: usize) {
+        let routes: Vec<_> = self.servers.iter().map(|server| server.route).collect();
+        self.servers[index].start(&routes);
+        self.servers[index].listens().await;
+    }
+
+    pub(crate) fn urls(&self) -> Vec<String> {
+        self.servers.iter().map(Server::url).collect()
+    }
+
+    /// Waits until JetStream has a leader, and all servers.
+    pub(crate) async fn settled(&self) {
+        let end = Instant::now() + PATIENCE;
+        let mut options = async_nats::jetstream::stream::Config {
+            name: "settled".to_owned(),
+            num_replicas: 3,
+            ..Default::default()
+        };
+        options.storage = async_nats::jetstream::stream::StorageType::Memory;
+        loop {
+            assert!(Instant::now() < end, "JetStream does not come up");
+            if let Ok(client) = async_nats::connect(self.urls()).await {
+                let mut context = async_nats::jetstream::new(client);
+                context.set_timeout(Duration::from_secs(2));
+                if context.create_stream(options.clone()).await.is_ok()
+                    && context.delete_stream("settled").await.is_ok()
+                {
+                    return;
+                }
+            }
+            sleep(Duration::from_millis(100)).await;
+        }
+    }
+}
