@@ -611,7 +611,9 @@ impl Log for FleetQueue {
             .map(|sequence| async move { self.read_one(sequence).await })
             .buffered(CONCURRENT);
         let read: Vec<_> = reading.try_collect().await?;
-        Ok(read.into_iter().flatten().collect())
+        let read: Vec<_> = read.into_iter().flatten().collect();
+        tracing::debug!(asked = ?sequences, found = read.len(), "an unfinished batch is read");
+        Ok(read)
     }
 
     async fn committed(&self, position: Sequence, partitions: &Partitions, at_least: ReadLimit) {

@@ -114,6 +114,13 @@ impl Process {
         .await
     }
 
+    /// Prints what it logged.
+    pub(crate) fn print(&self) {
+        for line in self.stderr.borrow().iter() {
+            println!("{}: {line}", self.id());
+        }
+    }
+
     /// Its number, until it has been waited for.
     pub(crate) fn id(&self) -> u32 {
         self.child.id().expect("it has not been waited for")

@@ -9,7 +9,10 @@ use rand::{RngExt as _, SeedableRng as _};
 use rustix::process::Signal;
 use tokio::time::{Instant, sleep};
 
-use crate::replicas::{Applications, BATCH, Gmfy, LANES, LEASE, Replica, all_in_order, sets};
+use crate::client::number;
+use crate::replicas::{
+    Answers, Applications, BATCH, Gmfy, LANES, LEASE, OutOfOrder, Replica, order, sets,
+};
 use crate::server::{Cluster, is_there};
 
 const REPLICAS: usize = 3;
@@ -92,11 +95,51 @@ async fn what_is_acknowledged_arrives_in_order_whatever_dies() {
     }
     // Something was accepted, or the rest means nothing.
     sleep(Duration::from_secs(1)).await;
+    let answers = Arc::clone(&applications.answers);
     let expected = applications.end().await;
-    let again = all_in_order(&gmfy.handle, expected, Duration::from_secs(60)).await;
+    let again = match order(&gmfy.handle, expected, Duration::from_secs(60)).await {
+        Ok(again) => again,
+        Err(wrong) => {
+            for replica in &replicas {
+                replica.process.print();
+            }
+            explain(&cluster, &gmfy, &answers, &wrong).await;
+            panic!("{wrong:?}");
+        }
+    };
     println!("{expected} events in {:?}, {again} came again", begun.elapsed());
     assert!(expected > 100 * rounds(), "only {expected} events");
     // Each fault repeats at most what was in flight in each lane.
     let most = rounds() * LANES * BATCH;
     assert!(again <= most, "{again} events came again, of at most {most}");
+}
+
+/// Tells what is known of the events around a hole: whether they came later, what their requests
+/// were answered, and which of them the stream still holds.
+async fn explain(cluster: &Cluster, gmfy: &Gmfy, answers: &Answers, wrong: &OutOfOrder) {
+    sleep(Duration::from_secs(5)).await;
+    let arrived: Vec<_> = gmfy.handle.events().into_iter().enumerate().collect();
+    let theirs: Vec<_> = arrived.iter().filter(|(_, event)| event.user_id == wrong.user).collect();
+    let at = |n: usize| {
+        let those = theirs.iter().filter(|(_, event)| number(&event.text) == n);
+        those.map(|(at, event)| (*at, event.request)).collect::<Vec<_>>()
+    };
+    let application = wrong.user.split('-').next().unwrap().to_owned();
+    let client = async_nats::connect(cluster.urls()).await.unwrap();
+    let stream = async_nats::jetstream::new(client).get_stream("GMFY").await.unwrap();
+    let info = stream.get_info().await.unwrap();
+    println!("state {:?}, cluster {:?}", info.state, info.cluster);
+    for n in wrong.next.saturating_sub(2)..=wrong.number + 1 {
+        let answer = answers.lock().unwrap().get(&format!("{application}-{n}")).cloned();
+        println!("{} {n}: arrived (place, request) {:?}, answered {answer:?}", wrong.user, at(n));
+    }
+    let needle = format!("{:?}", wrong.user);
+    for sequence in info.state.first_sequence..=info.state.last_sequence {
+        let Ok(message) = stream.get_raw_message(sequence).await else { continue };
+        let text = String::from_utf8_lossy(&message.payload).into_owned();
+        if text.contains(&needle) {
+            println!("{sequence} {} {}", message.subject, number(&message.payload));
+        }
+    }
+    println!("the servers' folders: {:?}", cluster.keep());
 }

@@ -57,6 +57,7 @@ pub(crate) fn sets(servers: &[String], replicas: usize) -> Vec<String> {
         "dead_letters.max_bytes=1MiB".to_owned(),
         format!("delivery.batch_events={BATCH}"),
         "delivery.linger=20ms".to_owned(),
+        "log.level=info,gmfy_sidecar::queue::nats=debug".to_owned(),
         "delivery.retry_max=500ms".to_owned(),
         "shutdown.quiet=0".to_owned(),
     ]
@@ -119,7 +120,12 @@ pub(crate) struct Applications {
     tasks: JoinSet<usize>,
     users: usize,
     pub(crate) acknowledged: Arc<AtomicUsize>,
+    /// Of each request: its key, and what it was answered.
+    pub(crate) answers: Answers,
 }
+
+/// By a request's key, what it was answered.
+pub(crate) type Answers = Arc<Mutex<HashMap<String, String>>>;
 
 /// Where the replicas are that run now.
 pub(crate) type Addresses = Arc<Mutex<Vec<SocketAddr>>>;
@@ -129,8 +135,10 @@ impl Applications {
     pub(crate) fn start(count: usize, users: usize, addresses: &Addresses) -> Self {
         let stop = CancellationToken::new();
         let acknowledged = Arc::<AtomicUsize>::default();
+        let answers = Answers::default();
         let mut tasks = JoinSet::new();
         for application in 0..count {
+            let answers = Arc::clone(&answers);
             let (addresses, stop) = (Arc::clone(addresses), stop.clone());
             let acknowledged = Arc::clone(&acknowledged);
             tasks.spawn(async move {
@@ -146,7 +154,11 @@ impl Applications {
                             all[rand::rng().random_range(0..all.len())]
                         };
                         match post(address, &key, &events).await {
-                            Ok((202, _)) => break,
+                            Ok((202, answer)) => {
+                                let body = answer.rsplit("\r\n").next().unwrap_or_default();
+                                answers.lock().unwrap().insert(key, body.to_owned());
+                                break;
+                            }
                             Ok((500 | 503, _)) | Err(_) => sleep(Duration::from_millis(50)).await,
                             Ok((status, answer)) => panic!("{status}: {answer}"),
                         }
@@ -157,7 +169,7 @@ impl Applications {
                 round
             });
         }
-        Self { stop, tasks, users, acknowledged }
+        Self { stop, tasks, users, acknowledged, answers }
     }
 
     /// Ends them; returns how many events each user has.
@@ -171,24 +183,52 @@ impl Applications {
     }
 }
 
+/// An event whose user's next one was another.
+#[derive(Debug)]
+pub(crate) struct OutOfOrder {
+    pub(crate) user: String,
+    pub(crate) number: usize,
+    pub(crate) next: usize,
+}
+
+/// How many of the user's events came for the first time, and how many came again.
+fn arrivals(gmfy: &Handle) -> Result<(usize, usize), OutOfOrder> {
+    let mut next: HashMap<String, usize> = HashMap::new();
+    let mut again = 0;
+    for event in gmfy.events() {
+        let user = event.user_id;
+        let next = next.entry(user.clone()).or_default();
+        let number = number(&event.text);
+        if number > *next {
+            return Err(OutOfOrder { user, number, next: *next });
+        }
+        again += usize::from(number < *next);
+        *next += usize::from(number == *next);
+    }
+    Ok((next.values().sum(), again))
+}
+
 /// Waits until GMFY has `expected` events, each user's first deliveries being 0, 1, 2, …; returns
 /// how many came again.
 pub(crate) async fn all_in_order(gmfy: &Handle, expected: usize, patience: Duration) -> usize {
+    order(gmfy, expected, patience).await.unwrap()
+}
+
+/// The same, for who wants to look into what is wrong.
+///
+/// # Errors
+/// What was wrong first.
+pub(crate) async fn order(
+    gmfy: &Handle,
+    expected: usize,
+    patience: Duration,
+) -> Result<usize, OutOfOrder> {
     let end = Instant::now() + patience;
     loop {
-        let mut next: HashMap<String, usize> = HashMap::new();
-        let mut again = 0;
-        for event in gmfy.events() {
-            let next = next.entry(event.user_id.clone()).or_default();
-            let number = number(&event.text);
-            assert!(number <= *next, "{}: {number} came before {next}", event.user_id);
-            again += usize::from(number < *next);
-            *next += usize::from(number == *next);
-        }
-        let arrived: usize = next.values().sum();
+        let (arrived, again) = arrivals(gmfy)?;
         if arrived >= expected {
             assert_eq!(arrived, expected, "more than was acknowledged");
-            return again;
+            return Ok(again);
         }
         assert!(Instant::now() < end, "only {arrived} of {expected} arrived");
         sleep(Duration::from_millis(200)).await;

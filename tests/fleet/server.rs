@@ -97,7 +97,8 @@ impl Server {
                 .args(["--cluster", &format!("nats://127.0.0.1:{}", self.route)])
                 .args(["--routes", &routes.join(",")]);
         }
-        let log = std::fs::File::create(self.folder.path().join("log")).unwrap();
+        let log = self.folder.path().join("log");
+        let log = std::fs::File::options().create(true).append(true).open(log).unwrap();
         let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
         self.child = Some(child.kill_on_drop(true).spawn().unwrap());
     }
@@ -149,6 +150,17 @@ impl Cluster {
 
     pub(crate) fn urls(&self) -> Vec<String> {
         self.servers.iter().map(Server::url).collect()
+    }
+
+    /// Has the servers' folders, with their logs, outlive the test; for a look at a failure.
+    pub(crate) fn keep(&self) -> Vec<std::path::PathBuf> {
+        let copy = |server: &Server| {
+            let kept = tempfile::tempdir().unwrap().keep().join(server.name());
+            let mut copying = std::process::Command::new("cp");
+            copying.arg("-r").arg(server.folder.path()).arg(&kept).status().unwrap();
+            kept
+        };
+        self.servers.iter().map(copy).collect()
     }
 
     /// Waits until JetStream has a leader, and all servers.

@@ -10,7 +10,7 @@ use async_nats::jetstream::consumer::pull::{Batch, Config};
 use async_nats::jetstream::consumer::{AckPolicy, Consumer, DeliverPolicy, ReplayPolicy};
 use async_nats::jetstream::stream::Stream;
 use futures_util::{FutureExt as _, StreamExt as _};
-use tracing::error;
+use tracing::{debug, error};
 
 use super::message::{self, MessageError};
 use crate::queue::{Chunk, Partitions, QueuedEvent, ReadLimit, Sequence, StoreError};
@@ -65,7 +65,16 @@ impl Reader {
             ..Config::default()
         };
         let consumer = stream.create_consumer(config).await.map_err(|error| failed(&error))?;
-        let pending = consumer.cached_info().num_pending;
+        let info = consumer.cached_info();
+        let pending = info.num_pending;
+        debug!(
+            subject = info.config.filter_subject,
+            from = from.get(),
+            pending,
+            delivered = info.delivered.stream_sequence,
+            server = info.cluster.as_ref().and_then(|cluster| cluster.leader.as_deref()),
+            "a reader is open"
+        );
         Ok(Self {
             consumer,
             batch: None,
@@ -147,6 +156,7 @@ impl Reader {
         self.delivered = info.consumer_sequence;
         self.came += 1;
         self.pending = info.pending;
+        debug!(sequence = info.stream_sequence, pending = info.pending, consumer = info.consumer, "came");
         let sequence = Sequence::new(info.stream_sequence);
         match message::decode(sequence, &message.payload) {
             Ok(event) => {

@@ -18,7 +18,7 @@ use std::time::Duration;
 use futures_util::TryStreamExt as _;
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use super::letters::last;
 use super::reader::failed;
@@ -213,6 +213,7 @@ impl Steward {
         record.session = rand::random();
         match state.update(&key, record.bytes(), revision).await {
             Ok(revision) => {
+                debug!(lane, low = record.low().get(), end = end.get(), "a lane is taken");
                 shared.take(lane, Owned::new(record, revision));
                 Ok(true)
             }
@@ -292,6 +293,7 @@ impl Steward {
             let subject = self.shared.subject(lane);
             let purging = self.shared.streams.events.purge().filter(subject).sequence(low.get());
             purging.await.map_err(|error| failed(&error))?;
+            debug!(lane, before = low.get(), "a lane is purged");
             self.purged.insert(lane, low);
         }
         Ok(())
