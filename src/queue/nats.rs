@@ -71,7 +71,9 @@ const REQUESTS: usize = 1024;
 const READERS: usize = 3;
 /// How long a read waits for what the server said it has.
 const READ: Duration = Duration::from_secs(5);
-/// Events that are read one by one, at once.
+/// Events that the stream's leader confirms in one read, at most.
+const CONFIRMED: usize = 512;
+/// Events that are asked for one by one, at once.
 const CONCURRENT: usize = 32;
 
 /// How a fleet's queue is opened. Sizes are in bytes.
@@ -600,6 +602,8 @@ impl Log for FleetQueue {
             waiting.map_err(|_| failed(&"no messages in time, although there are some"))??;
             reader.take_ready().await?;
         }
+        let confirming = tokio::time::timeout(READ, reader.confirm(CONFIRMED));
+        confirming.await.map_err(|_| failed(&"no answer in time"))??;
         let chunk = reader.hand_out(partitions, limit);
         owned.end.fetch_max(chunk.position.get(), Ordering::Relaxed);
         readers.push(reader);
@@ -607,6 +611,11 @@ impl Log for FleetQueue {
     }
 
     async fn read_exactly(&self, sequences: &[Sequence]) -> Result<Vec<QueuedEvent>, StoreError> {
+        // A leader that has the last of them has had the others: what it has not now is removed.
+        let info = self.shared.streams.events.get_info().await.map_err(|e| failed(&e))?;
+        if sequences.iter().any(|sequence| sequence.get() > info.state.last_sequence) {
+            return Err(failed(&"the stream's leader is behind a batch that was sent"));
+        }
         let reading = futures_util::stream::iter(sequences.iter().copied())
             .map(|sequence| async move { self.read_one(sequence).await })
             .buffered(CONCURRENT);

@@ -11,7 +11,7 @@ use tokio::time::{Instant, sleep};
 
 use crate::client::number;
 use crate::replicas::{
-    Answers, Applications, BATCH, Gmfy, LANES, LEASE, OutOfOrder, Replica, order, sets,
+    Answers, Applications, BATCH, Gmfy, LANES, LEASE, Replica, Wrong, order, sets,
 };
 use crate::server::{Cluster, is_there};
 
@@ -116,24 +116,26 @@ async fn what_is_acknowledged_arrives_in_order_whatever_dies() {
 
 /// Tells what is known of the events around a hole: whether they came later, what their requests
 /// were answered, and which of them the stream still holds.
-async fn explain(cluster: &Cluster, gmfy: &Gmfy, answers: &Answers, wrong: &OutOfOrder) {
+async fn explain(cluster: &Cluster, gmfy: &Gmfy, answers: &Answers, wrong: &Wrong) {
+    println!("the servers' folders: {:?}", cluster.keep());
+    let Wrong::Order { user, number: came, next } = wrong else { return };
     sleep(Duration::from_secs(5)).await;
     let arrived: Vec<_> = gmfy.handle.events().into_iter().enumerate().collect();
-    let theirs: Vec<_> = arrived.iter().filter(|(_, event)| event.user_id == wrong.user).collect();
+    let theirs: Vec<_> = arrived.iter().filter(|(_, event)| event.user_id == *user).collect();
     let at = |n: usize| {
         let those = theirs.iter().filter(|(_, event)| number(&event.text) == n);
         those.map(|(at, event)| (*at, event.request)).collect::<Vec<_>>()
     };
-    let application = wrong.user.split('-').next().unwrap().to_owned();
+    let application = user.split('-').next().unwrap().to_owned();
     let client = async_nats::connect(cluster.urls()).await.unwrap();
     let stream = async_nats::jetstream::new(client).get_stream("GMFY").await.unwrap();
     let info = stream.get_info().await.unwrap();
     println!("state {:?}, cluster {:?}", info.state, info.cluster);
-    for n in wrong.next.saturating_sub(2)..=wrong.number + 1 {
+    for n in next.saturating_sub(2)..=*came + 1 {
         let answer = answers.lock().unwrap().get(&format!("{application}-{n}")).cloned();
-        println!("{} {n}: arrived (place, request) {:?}, answered {answer:?}", wrong.user, at(n));
+        println!("{user} {n}: arrived (place, request) {:?}, answered {answer:?}", at(n));
     }
-    let needle = format!("{:?}", wrong.user);
+    let needle = format!("{user:?}");
     for sequence in info.state.first_sequence..=info.state.last_sequence {
         let Ok(message) = stream.get_raw_message(sequence).await else { continue };
         let text = String::from_utf8_lossy(&message.payload).into_owned();
@@ -141,5 +143,4 @@ async fn explain(cluster: &Cluster, gmfy: &Gmfy, answers: &Answers, wrong: &OutO
             println!("{sequence} {} {}", message.subject, number(&message.payload));
         }
     }
-    println!("the servers' folders: {:?}", cluster.keep());
 }

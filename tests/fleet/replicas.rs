@@ -183,16 +183,16 @@ impl Applications {
     }
 }
 
-/// An event whose user's next one was another.
+/// What is wrong with what arrived.
 #[derive(Debug)]
-pub(crate) struct OutOfOrder {
-    pub(crate) user: String,
-    pub(crate) number: usize,
-    pub(crate) next: usize,
+pub(crate) enum Wrong {
+    /// An event whose user's next one was another.
+    Order { user: String, number: usize, next: usize },
+    Missing { arrived: usize, expected: usize },
 }
 
 /// How many of the user's events came for the first time, and how many came again.
-fn arrivals(gmfy: &Handle) -> Result<(usize, usize), OutOfOrder> {
+fn arrivals(gmfy: &Handle) -> Result<(usize, usize), Wrong> {
     let mut next: HashMap<String, usize> = HashMap::new();
     let mut again = 0;
     for event in gmfy.events() {
@@ -200,7 +200,7 @@ fn arrivals(gmfy: &Handle) -> Result<(usize, usize), OutOfOrder> {
         let next = next.entry(user.clone()).or_default();
         let number = number(&event.text);
         if number > *next {
-            return Err(OutOfOrder { user, number, next: *next });
+            return Err(Wrong::Order { user, number, next: *next });
         }
         again += usize::from(number < *next);
         *next += usize::from(number == *next);
@@ -222,7 +222,7 @@ pub(crate) async fn order(
     gmfy: &Handle,
     expected: usize,
     patience: Duration,
-) -> Result<usize, OutOfOrder> {
+) -> Result<usize, Wrong> {
     let end = Instant::now() + patience;
     loop {
         let (arrived, again) = arrivals(gmfy)?;
@@ -230,7 +230,9 @@ pub(crate) async fn order(
             assert_eq!(arrived, expected, "more than was acknowledged");
             return Ok(again);
         }
-        assert!(Instant::now() < end, "only {arrived} of {expected} arrived");
+        if Instant::now() >= end {
+            return Err(Wrong::Missing { arrived, expected });
+        }
         sleep(Duration::from_millis(200)).await;
     }
 }

@@ -2,6 +2,11 @@
 //!
 //! What was asked of the server stays with the reader, not with the future that waits for it: a
 //! wait that is dropped loses nothing.
+//!
+//! The consumer lies on any of the stream's servers, which may have come back a moment ago and lack
+//! what the others have, even in the middle. So no event is handed out before the stream's *leader*
+//! confirmed that none of the lane is between it and the one before it. A leader that is behind
+//! knows of no next one, and confirms nothing; see `confirm`.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -10,7 +15,7 @@ use async_nats::jetstream::consumer::pull::{Batch, Config};
 use async_nats::jetstream::consumer::{AckPolicy, Consumer, DeliverPolicy, ReplayPolicy};
 use async_nats::jetstream::stream::Stream;
 use futures_util::{FutureExt as _, StreamExt as _};
-use tracing::{debug, error};
+use tracing::{debug, error, warn};
 
 use super::message::{self, MessageError};
 use crate::queue::{Chunk, Partitions, QueuedEvent, ReadLimit, Sequence, StoreError};
@@ -26,6 +31,8 @@ const BUFFER: ReadLimit = ReadLimit { events: 2048, bytes: 4 << 20 };
 
 /// See the module.
 pub(super) struct Reader {
+    stream: Stream,
+    subject: String,
     consumer: Consumer<Config>,
     /// What was asked for and hasn't all come.
     batch: Option<Batch>,
@@ -35,6 +42,8 @@ pub(super) struct Reader {
     buffer: VecDeque<QueuedEvent>,
     buffered: usize,
     position: Sequence,
+    /// The first that the stream's leader has not confirmed as the next of those before it.
+    unconfirmed: Sequence,
     /// What the consumer delivered: a gap means that messages were lost on their way.
     delivered: u64,
     /// How many more messages the server knew of when it said so last.
@@ -58,7 +67,7 @@ impl Reader {
             deliver_policy: DeliverPolicy::ByStartSequence { start_sequence: from.get().max(1) },
             ack_policy: AckPolicy::None,
             replay_policy: ReplayPolicy::Instant,
-            filter_subject: subject,
+            filter_subject: subject.clone(),
             inactive_threshold: INACTIVE,
             num_replicas: 1,
             memory_storage: true,
@@ -76,12 +85,15 @@ impl Reader {
             "a reader is open"
         );
         Ok(Self {
+            stream: stream.clone(),
+            subject,
             consumer,
             batch: None,
             came: 0,
             buffer: VecDeque::new(),
             buffered: 0,
             position: from,
+            unconfirmed: from,
             delivered: 0,
             pending,
         })
@@ -158,6 +170,10 @@ impl Reader {
         self.pending = info.pending;
         debug!(sequence = info.stream_sequence, pending = info.pending, consumer = info.consumer, "came");
         let sequence = Sequence::new(info.stream_sequence);
+        // A server that is behind begins where its own log ends.
+        if sequence < self.position {
+            return Err(failed(&"the server that was asked is behind"));
+        }
         match message::decode(sequence, &message.payload) {
             Ok(event) => {
                 self.buffered += event.json.len();
@@ -172,11 +188,51 @@ impl Reader {
         }
     }
 
-    /// Hands out what is at hand, of these partitions.
+    /// Has the stream's leader say of each event at hand, up to `most`, that it is the lane's next
+    /// one after the one before it. Whatever the server with the consumer lacks is found so.
+    ///
+    /// # Errors
+    /// When the leader says otherwise, or knows less: the reader is of no use any more.
+    pub(super) async fn confirm(&mut self, most: usize) -> Result<(), StoreError> {
+        let mut before = self.unconfirmed;
+        let mut steps = Vec::new();
+        let at_hand = self.buffer.iter().take(most).map(|event| event.sequence);
+        for sequence in at_hand.filter(|sequence| *sequence >= self.unconfirmed) {
+            // Nothing is between two that follow on each other.
+            if sequence != before {
+                steps.push((before, sequence));
+            }
+            before = sequence.next();
+        }
+        let (stream, subject) = (&self.stream, self.subject.as_str());
+        let mut asking = futures_util::stream::iter(steps)
+            .map(|(from, sequence)| async move {
+                (from, sequence, next_event(stream, subject, from).await)
+            })
+            .buffer_unordered(super::CONCURRENT);
+        while let Some((from, sequence, next)) = asking.next().await {
+            let next = next?;
+            if next != sequence {
+                warn!(
+                    subject,
+                    from = from.get(),
+                    read = sequence.get(),
+                    leader = next.get(),
+                    "a NATS server left out events that the stream's leader has: reading again"
+                );
+                return Err(failed(&"a server left out events that the stream's leader has"));
+            }
+        }
+        drop(asking);
+        self.unconfirmed = before;
+        Ok(())
+    }
+
+    /// Hands out what is at hand and confirmed, of these partitions.
     pub(super) fn hand_out(&mut self, partitions: &Partitions, limit: ReadLimit) -> Chunk {
         let mut events = Vec::new();
         let mut bytes = 0;
-        while let Some(event) = self.buffer.front() {
+        while let Some(event) = self.buffer.front().filter(|e| e.sequence < self.unconfirmed) {
             let is_asked = partitions.contains(event.user.partition());
             let is_full = events.len() >= limit.events || bytes >= limit.bytes;
             if is_asked && is_full && !events.is_empty() {
@@ -191,6 +247,25 @@ impl Reader {
             }
         }
         Chunk { events, position: self.position }
+    }
+}
+
+/// The first event of a lane at or after `from`, by the stream's leader.
+async fn next_event(
+    stream: &Stream,
+    subject: &str,
+    from: Sequence,
+) -> Result<Sequence, StoreError> {
+    let mut from = from.get();
+    loop {
+        let next = stream.get_first_raw_message_by_subject(subject, from).await;
+        let next = next.map_err(|error| failed(&error))?;
+        let sequence = Sequence::new(next.sequence);
+        // What is no event was left out of the reader too.
+        match message::decode(sequence, &next.payload) {
+            Err(MessageError::Foreign) => from = next.sequence.saturating_add(1),
+            Ok(_) | Err(MessageError::Newer(_)) => return Ok(sequence),
+        }
     }
 }
 

@@ -15,6 +15,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures_util::TryStreamExt as _;
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
@@ -201,7 +202,10 @@ impl Steward {
             return Ok(false);
         }
         let info = shared.streams.events.get_info().await.map_err(|error| failed(&error))?;
-        let end = Sequence::new(info.state.last_sequence).next();
+        let mut end = Sequence::new(info.state.last_sequence).next();
+        if record.clone().clamp(end) {
+            end = self.end().await?;
+        }
         if record.clamp(end) {
             warn!(
                 lane,
@@ -221,6 +225,18 @@ impl Steward {
             Err(error) if error.kind() == super::WrongRevision => Ok(false),
             Err(error) => Err(failed(&error)),
         }
+    }
+
+    /// Where the stream surely ends: a leader that is new may say less than it has, until it
+    /// acknowledges a message, which comes after all others.
+    async fn end(&self) -> Result<Sequence, StoreError> {
+        let streams = &self.shared.streams;
+        let subject = format!("{}.events.end", self.shared.prefix);
+        let sent = streams.context.publish(subject, Bytes::new()).await;
+        let ack = sent.map_err(|error| failed(&error))?.await.map_err(|error| failed(&error))?;
+        // One that stays is no event, and in no lane.
+        drop(streams.events.delete_message(ack.sequence).await);
+        Ok(Sequence::new(ack.sequence))
     }
 
     /// Gives back the lanes that ended because they are to go.
