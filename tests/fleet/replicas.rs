@@ -187,8 +187,15 @@ impl Applications {
 #[derive(Debug)]
 pub(crate) enum Wrong {
     /// An event whose user's next one was another.
-    Order { user: String, number: usize, next: usize },
-    Missing { arrived: usize, expected: usize },
+    Order {
+        user: String,
+        number: usize,
+        next: usize,
+    },
+    Missing {
+        arrived: usize,
+        expected: usize,
+    },
 }
 
 /// How many of the user's events came for the first time, and how many came again.

@@ -168,7 +168,12 @@ impl Reader {
         self.delivered = info.consumer_sequence;
         self.came += 1;
         self.pending = info.pending;
-        debug!(sequence = info.stream_sequence, pending = info.pending, consumer = info.consumer, "came");
+        debug!(
+            sequence = info.stream_sequence,
+            pending = info.pending,
+            consumer = info.consumer,
+            "came"
+        );
         let sequence = Sequence::new(info.stream_sequence);
         // A server that is behind begins where its own log ends.
         if sequence < self.position {

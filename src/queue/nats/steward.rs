@@ -10,7 +10,7 @@
 //! Lanes are shared out evenly: each replica has its share by its place among all that are there,
 //! gives back what it has beyond that, and takes what is free.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -41,6 +41,8 @@ pub(super) struct Steward {
     seen: HashMap<String, (u64, Instant)>,
     /// Up to where each lane was purged.
     purged: HashMap<usize, Sequence>,
+    /// Lanes whose records may name this replica.
+    named: BTreeSet<usize>,
     is_failing: bool,
     announced: Option<(usize, usize)>,
 }
@@ -53,6 +55,7 @@ impl Steward {
             lease,
             seen: HashMap::new(),
             purged: HashMap::new(),
+            named: BTreeSet::new(),
             is_failing: false,
             announced: None,
         }
@@ -175,6 +178,7 @@ impl Steward {
         if changed {
             self.shared.moved.notify_one();
         }
+        self.disown().await?;
         if self.announced != Some((have, replicas.len())) {
             self.announced = Some((have, replicas.len()));
             info!(lanes = have, share, replicas = replicas.len(), "lanes are shared out");
@@ -182,19 +186,35 @@ impl Steward {
         Ok(())
     }
 
+    /// Takes this replica's name out of the records of lanes that it has not: of those that it had
+    /// when its lease ran out, or took without learning of it. Nobody else takes them before.
+    async fn disown(&mut self) -> Result<(), StoreError> {
+        let free = self.shared.free();
+        for lane in free.into_iter().filter(|lane| self.named.contains(lane)).collect::<Vec<_>>() {
+            if let Some((record, revision)) = self.record(lane).await?
+                && record.owner.as_ref() == Some(&self.shared.replica)
+            {
+                self.free(lane, &Owned::new(record, revision)).await?;
+            }
+            self.named.remove(&lane);
+        }
+        Ok(())
+    }
+
+    /// A lane's record and its revision.
+    async fn record(&self, lane: usize) -> Result<Option<(LaneRecord, u64)>, StoreError> {
+        let key = self.shared.key(&format!("lane.{lane}"));
+        let Some(found) = last(&self.shared.streams.state.stream, &key).await? else {
+            return Ok(None);
+        };
+        let record = LaneRecord::parse(&found.payload).map_err(|error| failed(&error))?;
+        Ok(Some((record, found.sequence)))
+    }
+
     /// Takes a lane over, if nobody has it who is there.
     async fn take(&mut self, lane: usize, replicas: &[String]) -> Result<bool, StoreError> {
-        let shared = &self.shared;
-        let state = &shared.streams.state;
-        let key = format!("lane.{lane}");
-        let found = last(&state.stream, &shared.key(&key)).await?;
-        let (mut record, revision) = match &found {
-            None => (LaneRecord::default(), 0),
-            Some(message) => {
-                let record = LaneRecord::parse(&message.payload);
-                (record.map_err(|error| failed(&error))?, message.sequence)
-            }
-        };
+        let shared = Arc::clone(&self.shared);
+        let (mut record, revision) = self.record(lane).await?.unwrap_or_default();
         let is_held = record.owner.as_ref().is_some_and(|owner| {
             *owner != shared.replica && replicas.iter().any(|replica| replica == owner)
         });
@@ -215,7 +235,8 @@ impl Steward {
         }
         record.owner = Some(shared.replica.clone());
         record.session = rand::random();
-        match state.update(&key, record.bytes(), revision).await {
+        self.named.insert(lane);
+        match shared.streams.state.update(format!("lane.{lane}"), record.bytes(), revision).await {
             Ok(revision) => {
                 debug!(lane, low = record.low().get(), end = end.get(), "a lane is taken");
                 shared.take(lane, Owned::new(record, revision));
