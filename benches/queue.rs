@@ -162,13 +162,13 @@ async fn saves() {
         let mut took = Vec::new();
         let begun = Instant::now();
         while begun.elapsed() < Duration::from_secs(12) {
-            for (lane, start) in starts.iter().enumerate().skip(1) {
+            for (lane, start) in starts.mine.iter().skip(1) {
                 let mut cursor = start.cursor.clone();
                 for (_, watermark) in &mut cursor.watermarks {
                     *watermark = Sequence::new(end);
                 }
                 let saving = Instant::now();
-                queue.save(lane, cursor, Settlement::default()).await.expect("saved");
+                queue.save(*lane, cursor, Settlement::default()).await.expect("saved");
                 took.push(saving.elapsed().as_secs_f64() * 1e3);
             }
             tokio::time::sleep(Duration::from_millis(1)).await;
