@@ -6,17 +6,19 @@ RUN apt-get update \
 WORKDIR /src
 # Dependencies first, with an empty program: they are built again only when they change.
 COPY Cargo.toml Cargo.lock ./
+# Cargo features: `nats` for a fleet's gateway.
+ARG FEATURES=
 RUN mkdir -p src benches \
     && touch src/lib.rs build.rs benches/event.rs benches/queue.rs benches/load.rs \
     && for file in src/main.rs build.rs; do echo 'fn main() {}' > "$file"; done \
-    && cargo build --release --locked --bin gmfy-sidecar
+    && cargo build --release --locked --features "${FEATURES}" --bin gmfy-sidecar
 COPY build.rs ./
 COPY config config
 COPY src src
 ARG GMFY_REVISION=unknown
 # Newer than what was built of the empty program.
 RUN touch build.rs src/lib.rs src/main.rs \
-    && GMFY_REVISION="${GMFY_REVISION}" cargo build --release --locked --bin gmfy-sidecar \
+    && GMFY_REVISION="${GMFY_REVISION}" cargo build --release --locked --features "${FEATURES}" --bin gmfy-sidecar \
     && mkdir -p /out/var/lib/gmfy-sidecar \
     && cp target/release/gmfy-sidecar /out/
 
