@@ -60,7 +60,7 @@ mod tail;
 mod tests;
 mod writer;
 
-pub use backend::{Backend, WorkerPanicked, Workers};
+pub use backend::{Backend, FleetAccount, WorkerPanicked, Workers};
 pub use dead_letter::DeadLetter;
 pub use dedupe::{Answer, Begun, Dedupe, DedupeLimits, RequestKey, Underway};
 pub use generations::Damage;
@@ -71,7 +71,10 @@ pub use log::{
     StoreError, StoredBatch,
 };
 #[cfg(feature = "nats")]
-pub use nats::{FleetQueue, FleetTasks, NatsError, Options as FleetOptions, TaskPanicked};
+pub use nats::{
+    FleetQueue, FleetTasks, NatsError, Options as FleetOptions, StreamSurvey,
+    Survey as FleetSurvey, TaskPanicked,
+};
 pub use open::{OpenError, Options};
 pub use sequence::{PARTITIONS, Partition, Partitions, Sequence, SequenceRanges, UserHash};
 pub use store::{Changeable, Location, Queue, ThreadPanicked, Threads};

@@ -44,6 +44,8 @@ use crate::telemetry::traces::Exporter;
 use crate::telemetry::{Metrics, traces};
 use crate::upstream::{BuildError, CollectorClient, Upstream};
 pub use drain::Drain;
+#[cfg(feature = "nats")]
+pub use fleet::survey as survey_fleet;
 use operations::Operator;
 pub use reload::{InForce, Reloaded, Reloader};
 use tasks::{TaskEnded, Tasks};

@@ -1,5 +1,7 @@
 //! `check`: are the settings valid, and which ones apply?
 
+mod fleet;
+
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -17,7 +19,7 @@ pub(super) struct Arguments {
     #[command(flatten)]
     settings: SettingsArgs,
 
-    /// Ask GMFY for its version too, with the settings' URL and key
+    /// Ask GMFY for its version too, and NATS about its streams if the queue is there
     #[arg(long)]
     online: bool,
 
@@ -39,6 +41,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
     // Files of certificates are looked into only when the client is built.
     let upstream = upstream(&loaded.settings).map_err(|error| Failure::Usage(error.to_string()))?;
     let version = if arguments.online { Some(ask_version(&upstream)) } else { None };
+    let fleet = if arguments.online { fleet::ask(&loaded.settings)? } else { None };
     if arguments.json {
         let mut document = serde_json::json!({ "settings": effective_json(&loaded.effective) });
         match &version {
@@ -48,17 +51,24 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
             }
             None => {}
         }
+        if let Some(answer) = &fleet {
+            document["nats"] = answer.json();
+        }
         output::line(&format!("{document:#}"));
     } else {
         output::line(effective_table(&loaded.effective).trim_end());
         if let Some(Ok(version)) = &version {
             output::line(&format!("\nGMFY answers: {version}"));
         }
+        for line in fleet.iter().flat_map(fleet::Answer::lines) {
+            output::line(&line);
+        }
     }
-    match version {
-        Some(Err(error)) => Err(Failure::Runtime(error.context("GMFY can't be used"))),
-        _ => Ok(ExitCode::SUCCESS),
+    if let Some(Err(error)) = version {
+        return Err(Failure::Runtime(error.context("GMFY can't be used")));
     }
+    fleet.map_or(Ok(()), fleet::Answer::judge).map_err(Failure::Runtime)?;
+    Ok(ExitCode::SUCCESS)
 }
 
 /// The longest answer read, in bytes.

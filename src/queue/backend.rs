@@ -21,6 +21,18 @@ pub enum Backend {
     Nats(FleetQueue),
 }
 
+/// What operators are to know of the servers that hold a fleet's queue.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FleetAccount {
+    /// Of the server that this process is connected to.
+    pub server_version: String,
+    pub stream: String,
+    /// How many servers keep each event.
+    pub replicas: usize,
+    /// What an acknowledgement means, in words.
+    pub acknowledgement: String,
+}
+
 /// What runs for a queue; to be joined once the queue is closed.
 #[derive(Debug)]
 pub enum Workers {
@@ -133,6 +145,16 @@ impl Backend {
             }
             #[cfg(feature = "nats")]
             Self::Nats(queue) => queue.changes_elsewhere(changed).await,
+        }
+    }
+
+    /// What operators are to know of the servers, where the queue is on some.
+    #[must_use]
+    pub fn fleet_account(&self) -> Option<FleetAccount> {
+        match self {
+            Self::Sled(_) => None,
+            #[cfg(feature = "nats")]
+            Self::Nats(queue) => Some(queue.account()),
         }
     }
 

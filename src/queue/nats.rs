@@ -51,9 +51,9 @@ use self::steward::Steward;
 use super::dedupe::Dedupe;
 use super::readiness::AtomicReadiness;
 use super::{
-    AppendError, Appended, Appender, Begun, Chunk, DeadLetter, DedupeLimits, LaneCursor, Lanes,
-    Location, Log, Partitions, QueuedEvent, ReadLimit, Readiness, RequestKey, Sequence, Settlement,
-    StoreError, Submission, UserHash,
+    AppendError, Appended, Appender, Begun, Chunk, DeadLetter, DedupeLimits, FleetAccount,
+    LaneCursor, Lanes, Location, Log, Partitions, QueuedEvent, ReadLimit, Readiness, RequestKey,
+    Sequence, Settlement, StoreError, Submission, UserHash,
 };
 use crate::clock::Clock;
 use crate::telemetry::Metrics;
@@ -115,7 +115,10 @@ impl Options {
 #[derive(Debug, thiserror::Error)]
 pub enum NatsError {
     /// None of the servers answers; perhaps later.
-    #[error("queue.nats.servers: NATS can't be reached at {servers}: {why}")]
+    #[error(
+        "queue.nats.servers: NATS can't be reached at {servers}: {why}. Start it, or correct the \
+         addresses"
+    )]
     Unreachable { servers: String, why: String },
     #[error("queue.nats.credentials_file: {path} can't be used: {why}")]
     Credentials { path: String, why: String },
@@ -124,6 +127,21 @@ pub enum NatsError {
          {needed}: raise the servers' max_payload, or lower api.max_event"
     )]
     MaxPayload { max_payload: usize, needed: usize },
+    #[error(
+        "the NATS servers at {servers} refuse the user: {why}. Set queue.nats.credentials_file to the \
+         credentials of a user that they know"
+    )]
+    Refused { servers: String, why: String },
+    #[error(
+        "no TLS with NATS at {servers}: {why}. Set queue.nats.ca_file to the authority that signed \
+         the servers' certificates, and queue.nats.servers to names that stand in them"
+    )]
+    Tls { servers: String, why: String },
+    #[error(
+        "the NATS servers have no JetStream for this user: {0}. Start them with a `jetstream` block, \
+         and enable it for the user's account"
+    )]
+    NoJetStream(String),
     /// JetStream does not answer, or refuses; perhaps not later.
     #[error("NATS, stream {stream}: {why}")]
     Request { stream: String, why: String },
@@ -137,7 +155,10 @@ pub enum NatsError {
          changed: set it to {found}, or use another queue.nats.stream once this one is empty"
     )]
     Lanes { found: usize, wanted: usize },
-    #[error("the stream was written by a newer version of gmfy-sidecar (format {0})")]
+    #[error(
+        "the stream was written by a newer version of gmfy-sidecar (format {0}): run that version, \
+         or use another queue.nats.stream"
+    )]
     Newer(u32),
     #[error(
         "the NATS stream {stream} was deleted and created again, and the cursors in the bucket \
@@ -150,6 +171,26 @@ impl NatsError {
     fn request(stream: &str, error: &dyn std::fmt::Display) -> Self {
         Self::Request { stream: stream.to_owned(), why: error.to_string() }
     }
+}
+
+/// How the servers and the streams are, as `check --online` tells.
+#[derive(Debug)]
+pub struct Survey {
+    pub account: FleetAccount,
+    /// The stream of events, of dead letters, and the bucket's.
+    pub streams: Vec<StreamSurvey>,
+}
+
+/// A stream that the queue needs.
+#[derive(Debug)]
+pub struct StreamSurvey {
+    pub name: String,
+    /// Otherwise it would be created at the start.
+    pub is_there: bool,
+    /// How many servers keep it, or would.
+    pub replicas: usize,
+    /// Why the start would refuse it.
+    pub problem: Option<NatsError>,
 }
 
 /// The durable queue of a fleet. Clones share it; see the module for what it promises.
@@ -376,6 +417,22 @@ impl Shared {
 }
 
 impl FleetQueue {
+    /// Asks the servers how they and the streams are; creates nothing.
+    ///
+    /// # Errors
+    /// When NATS can't be reached or used, or the streams were written by a newer version.
+    pub async fn survey(options: &Options) -> Result<Survey, NatsError> {
+        connect::survey(options).await
+    }
+
+    /// What operators are to know of the servers.
+    #[must_use]
+    pub fn account(&self) -> FleetAccount {
+        let streams = &self.shared.streams;
+        let replicas = streams.events.cached_info().config.num_replicas;
+        connect::account(&streams.client, &self.shared.prefix, replicas)
+    }
+
     /// Connects, creates or checks the streams, and starts the tasks.
     ///
     /// # Errors

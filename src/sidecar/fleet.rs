@@ -10,6 +10,8 @@ use crate::reads::Reads;
 
 #[cfg(feature = "nats")]
 pub(super) use opening::open;
+#[cfg(feature = "nats")]
+pub use opening::survey;
 
 /// GMFY took something of these users, or may have: tells this replica's cache, and the others.
 pub(super) fn changed(reads: &Reads, queue: &Backend, users: &mut dyn Iterator<Item = UserHash>) {
@@ -63,7 +65,9 @@ mod opening {
 
     use crate::clock::Clock;
     use crate::config::Settings;
-    use crate::queue::{Backend, DedupeLimits, FleetOptions, FleetQueue, Workers};
+    use crate::queue::{
+        Backend, DedupeLimits, FleetOptions, FleetQueue, FleetSurvey, NatsError, Workers,
+    };
     use crate::sidecar::{SidecarError, open_upstream};
     use crate::telemetry::Metrics;
     use crate::upstream::Upstream;
@@ -84,6 +88,14 @@ mod opening {
         let opening = FleetQueue::open(&options, clock.clone(), Arc::clone(metrics));
         let (queue, tasks) = Box::pin(opening).await?;
         Ok((upstream, Backend::Nats(queue), Workers::Nats(tasks)))
+    }
+
+    /// Asks the NATS servers of the settings how they and the streams are; creates nothing.
+    ///
+    /// # Errors
+    /// When NATS can't be reached or used.
+    pub async fn survey(settings: &Settings) -> Result<FleetSurvey, NatsError> {
+        Box::pin(FleetQueue::survey(&options(settings))).await
     }
 
     fn options(settings: &Settings) -> FleetOptions {

@@ -10,7 +10,7 @@ use crate::config::Durability;
 use crate::delivery::Controls;
 use crate::http::admin::{
     CacheStatus, DamageStatus, EventCounts, EventStanding, EventState, FollowRequest, LaneStatus,
-    Operations, QueueStatus, Ready, Status, UpstreamStatus,
+    NatsStatus, Operations, QueueStatus, Ready, Status, UpstreamStatus,
 };
 use crate::http::readiness_text;
 use crate::queue::{
@@ -93,6 +93,12 @@ impl Operations for Operator {
                 }
                 .to_owned(),
                 damages: self.queue.damages().iter().map(damage_status).collect(),
+                nats: self.queue.fleet_account().map(|account| NatsStatus {
+                    server_version: account.server_version,
+                    stream: account.stream,
+                    replicas: account.replicas,
+                    acknowledgement: account.acknowledgement,
+                }),
             },
             lanes: lanes.collect(),
             dead_letters: counts.dead_letters,

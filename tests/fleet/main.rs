@@ -23,6 +23,8 @@ mod crashes;
 mod partitions;
 #[path = "../e2e/process.rs"]
 mod process;
+mod refusals;
 mod replicas;
+mod secured;
 mod server;
 mod start;

@@ -68,6 +68,7 @@ pub(crate) struct Replica {
     pub(crate) process: Process,
     pub(crate) api: SocketAddr,
     pub(crate) ops: SocketAddr,
+    pub(crate) admin: SocketAddr,
     _folder: TempDir,
 }
 
@@ -77,7 +78,8 @@ impl Replica {
         let sets: Vec<_> = sets.iter().map(String::as_str).collect();
         let mut process = Process::spawn(sidecar(folder.path(), &gmfy.url, &sets));
         let addresses = process.ready().await;
-        Self { process, api: addresses.api, ops: addresses.ops, _folder: folder }
+        let (api, ops, admin) = (addresses.api, addresses.ops, addresses.admin);
+        Self { process, api, ops, admin, _folder: folder }
     }
 }
 

@@ -43,6 +43,8 @@ pub(crate) struct Server {
     port: u16,
     route: u16,
     folder: TempDir,
+    /// Of JetStream alone, if there is none.
+    config: Option<String>,
     child: Option<Child>,
 }
 
@@ -53,8 +55,25 @@ impl Server {
             port: free_port(),
             route: free_port(),
             folder: tempfile::tempdir().unwrap(),
+            config: None,
             child: None,
         }
+    }
+
+    /// One without others, of this configuration, in which `STORE` is where it may store.
+    pub(crate) async fn configured(config: &str) -> Self {
+        let mut server = Self::new("alone");
+        let store = server.folder.path().display().to_string();
+        server.config = Some(config.replace("STORE", &store));
+        server.start_again().await;
+        server
+    }
+
+    /// A file beside what it stores.
+    pub(crate) fn file(&self, name: &str, text: &str) -> String {
+        let path = self.folder.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path.display().to_string()
     }
 
     /// One without others.
@@ -86,9 +105,11 @@ impl Server {
         let mut command = Command::new("nats-server");
         command
             .args(["--addr", "127.0.0.1", "--port", &self.port.to_string()])
-            .args(["--name", &self.name, "--jetstream"])
-            .arg("--store_dir")
-            .arg(self.folder.path());
+            .args(["--name", &self.name]);
+        match &self.config {
+            Some(config) => command.args(["--config", &self.file("config", config)]),
+            None => command.arg("--jetstream").arg("--store_dir").arg(self.folder.path()),
+        };
         if !routes.is_empty() {
             let routes: Vec<_> =
                 routes.iter().map(|port| format!("nats://127.0.0.1:{port}")).collect();

@@ -11,7 +11,7 @@ use crate::server::{Server, is_there};
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
-async fn refusal(gmfy: &Gmfy, sets: &[String]) -> String {
+pub(crate) async fn refusal(gmfy: &Gmfy, sets: &[String]) -> String {
     let folder = tempfile::tempdir().unwrap();
     let sets: Vec<_> = sets.iter().map(String::as_str).collect();
     let mut process = Process::spawn(sidecar(folder.path(), &gmfy.url, &sets));

@@ -23,6 +23,14 @@ pub(super) fn status(status: &Status, paint: Paint) -> String {
     lines.push(String::new());
     lines.extend(upstream(status, paint));
     lines.push(queue(status));
+    if let Some(nats) = &status.queue.nats {
+        let servers = format!(
+            "nats-server {}, stream {} on {} servers; an acknowledgement means:",
+            nats.server_version, nats.stream, nats.replicas
+        );
+        lines.push(row("NATS", &cell(&servers, 2 * LONGEST)));
+        lines.push(row("", &cell(&nats.acknowledgement, 4 * LONGEST)));
+    }
     lines.push(row("dead letters", &dead_letters(status, paint)));
     lines.push(row("events", &events(status)));
     lines.push(row("read cache", &cache(status)));
@@ -196,6 +204,7 @@ pub(super) mod tests {
                 oldest_age_seconds: Some(61.4),
                 durability: "sync".to_owned(),
                 damages: Vec::new(),
+                nats: None,
             },
             lanes: vec![
                 lane(0, "waiting", 500, Some(61.4), Some("GMFY answered 503")),

@@ -58,6 +58,21 @@ pub struct QueueStatus {
     pub durability: String,
     /// What was found damaged since the start, the newest of many.
     pub damages: Vec<DamageStatus>,
+    /// Where the queue is on NATS: its servers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub nats: Option<NatsStatus>,
+}
+
+/// The NATS servers that hold the queue of a fleet.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct NatsStatus {
+    /// Of the server that this replica is connected to.
+    pub server_version: String,
+    pub stream: String,
+    /// How many servers keep each event.
+    pub replicas: usize,
+    /// What it means that an event was acknowledged, in words.
+    pub acknowledgement: String,
 }
 
 /// Something of the queue's folder that was damaged. What was readable of it is kept; the events
