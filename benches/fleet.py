@@ -11,6 +11,7 @@ SECONDS_EACH (5) is how long each load lasts.
 import os
 import pathlib
 import re
+import signal
 import socket
 import subprocess
 import sys
@@ -129,11 +130,12 @@ def measure(folder, processes, replicas, events, connections):
     output = [load.communicate()[0] for load in loads]
     took = time.monotonic() - began
     refused = sum(int(n) for text in output for n in re.findall(r"Non-2xx.*: (\d+)", text))
-    accepted = counted(opss, "gmfy_events_accepted_total")
     delivered = counted(opss, "gmfy_events_delivered_total")
     end = time.monotonic() + PATIENCE
-    while (last := counted(opss, "gmfy_events_delivered_total")) < accepted:
-        if time.monotonic() > end:
+    while True:
+        accepted = counted(opss, "gmfy_events_accepted_total")
+        last = counted(opss, "gmfy_events_delivered_total")
+        if last >= accepted or time.monotonic() > end:
             break
         time.sleep(0.1)
     drained = time.monotonic() - began
@@ -145,6 +147,8 @@ def measure(folder, processes, replicas, events, connections):
     assert simulator.poll() is None
 
 
+# So that what was started is stopped.
+signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped"))
 print(f"{subprocess.check_output(['nats-server', '--version'], text=True).strip()}, "
       f"{os.cpu_count()} cores")
 print("| replicas | events a request | accepted/s | delivered/s meanwhile | delivered/s to the end | "

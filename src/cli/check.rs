@@ -19,7 +19,7 @@ pub(super) struct Arguments {
     #[command(flatten)]
     settings: SettingsArgs,
 
-    /// Ask GMFY for its version too, and NATS about its streams if the queue is there
+    /// Ask GMFY for its version too, and NATS about its streams
     #[arg(long)]
     online: bool,
 

@@ -257,7 +257,7 @@ fn check_health_and_openapi() {
     Options:
           --config <FILE>    The settings file (TOML)
           --set <KEY=VALUE>  Set one setting, e.g. --set delivery.lanes=8; may be repeated
-          --online           Ask GMFY for its version too, and NATS about its streams if the queue is there
+          --online           Ask GMFY for its version too, and NATS about its streams
           --json             Print JSON
           --defaults         Print a settings file with every setting, its meaning and its
                              default, and check nothing
