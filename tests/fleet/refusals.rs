@@ -145,3 +145,30 @@ async fn check_creates_nothing_and_tells_what_is_there_and_what_an_acknowledgeme
     assert!(errors.contains("max_bytes is 134217728, expected 104857600"), "{errors}");
     assert!(errors.contains("nats stream edit GMFY"), "{errors}");
 }
+
+#[tokio::test]
+async fn the_settings_of_the_gateway_s_manifest_are_valid() {
+    let folder = tempfile::tempdir().unwrap();
+    let secret = folder.path().join("secret");
+    std::fs::write(&secret, KEY).unwrap();
+    let file = |setting: &str| format!("{setting}={}", secret.display());
+    let config = concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/kustomize/gateway/gmfy-sidecar.toml");
+    let checking = binary(["check", "--config", config])
+        .args(["--set", &file("upstream.api_key_file")])
+        .args(["--set", &file("queue.nats.credentials_file")])
+        .envs([("GMFY_API__KEYS", "one,another"), ("GMFY_ADMIN__TOKEN", "token")])
+        .output();
+    let output = checking.await.unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+#[tokio::test]
+async fn a_replica_needs_no_folder() {
+    if !is_there() {
+        return;
+    }
+    let (server, gmfy) = (Server::alone().await, Gmfy::start().await);
+    let mut sets = sets(&[server.url()], 1);
+    sets.push("queue.dir=/proc/not-there".to_owned());
+    drop(Replica::start(&gmfy, &sets).await);
+}

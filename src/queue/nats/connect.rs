@@ -145,14 +145,15 @@ pub(super) async fn survey(options: &Options) -> Result<Survey, NatsError> {
         });
         events = events.or(found.filter(|info| info.config.name == options.stream));
     }
-    if let (Some(events), [_, _, state]) = (&events, &mut streams[..]) {
-        if state.is_there && state.problem.is_none() {
-            let bucket = context.get_key_value(bucket(options)).await;
-            let bucket = bucket.map_err(|error| NatsError::request(&state.name, &error))?;
-            state.problem = match stored_format(&bucket).await? {
-                Some(found) => compare(&found, &wanted_format(events, options), &bucket.name).err(),
-                None => None,
-            };
+    if let (Some(events), [_, _, state]) = (&events, &mut streams[..])
+        && state.is_there
+        && state.problem.is_none()
+    {
+        let bucket = context.get_key_value(bucket(options)).await;
+        let bucket = bucket.map_err(|error| NatsError::request(&state.name, &error))?;
+        if let Some(found) = stored_format(&bucket).await? {
+            let wanted = wanted_format(events, options);
+            state.problem = compare(&found, &wanted, &bucket.name).err();
         }
     }
     let replicas = streams.first().map_or(options.replicas, |stream| stream.replicas);
