@@ -65,7 +65,7 @@ assert used and used <= known, f"no such metrics: {used - known}"
 query = rule["metricsQuery"].replace("<<.Series>>", rule["seriesQuery"].split("{")[0])
 query = query.replace("<<.LabelMatchers>>", 'namespace="gmfy",container="gmfy-gateway"')
 with open(sys.argv[2], "w") as file:
-    rules = [{"record": "gmfy_gateway_oldest_age_seconds", "expr": query}]
+    rules = [{"record": "gateway_oldest_age_seconds", "expr": query}]
     yaml.safe_dump({"groups": [{"name": "gateway", "rules": rules}]}, file)
 
 nats = yaml.safe_load((folder / "nats.values.yaml").read_text())["config"]

@@ -259,6 +259,8 @@ struct Shared {
     max_bytes: u64,
     /// Events appended by this process.
     appended: AtomicU64,
+    /// The greatest of their sequences.
+    newest: AtomicU64,
     dedupe: Arc<Dedupe>,
     horizon: watch::Sender<Sequence>,
     paused: watch::Sender<bool>,
@@ -407,8 +409,10 @@ impl Shared {
         }
     }
 
-    fn note_appended(&self, count: u64) {
-        self.appended.fetch_add(count, Ordering::Relaxed);
+    fn note_appended(&self, stored: &[QueuedEvent]) {
+        let newest = stored.iter().map(|event| event.sequence.get()).max();
+        self.newest.fetch_max(newest.unwrap_or_default(), Ordering::Relaxed);
+        self.appended.fetch_add(stored.len() as u64, Ordering::Relaxed);
     }
 
     fn is_connected(&self) -> bool {
@@ -470,6 +474,7 @@ impl FleetQueue {
             readiness: AtomicReadiness::default(),
             max_bytes: options.max_bytes,
             appended: AtomicU64::new(0),
+            newest: AtomicU64::new(0),
             dedupe,
             horizon: watch::Sender::new(Sequence::FIRST),
             paused: watch::Sender::new(paused),

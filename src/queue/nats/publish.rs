@@ -231,7 +231,7 @@ impl Publisher {
             }
         }
         let metrics = &self.shared.metrics;
-        self.shared.note_appended(stored.len() as u64);
+        self.shared.note_appended(&stored);
         metrics.ledger.update(|counts| {
             counts.appended += stored.len() as u64;
             counts.requeued += requeued;

@@ -305,8 +305,10 @@ impl Steward {
         let events = shared.streams.events.get_info().await.map_err(|error| failed(&error))?;
         let dead = shared.streams.dead.get_info().await.map_err(|error| failed(&error))?;
         shared.metrics.ledger.update(|counts| {
-            // What was appended since may be in it already, and may not.
+            // What was appended since is in it already, or, as far as can be told, is not.
+            let is_in = shared.newest.load(Ordering::Relaxed) <= events.state.last_sequence;
             let since = shared.appended.load(Ordering::Relaxed).saturating_sub(before);
+            let since = if is_in { 0 } else { since };
             counts.appended = events.state.messages + since;
             // What is settled and not yet purged counts as queued until the next look.
             counts.settled = 0;
