@@ -46,6 +46,8 @@ async fn discarding_is_asked_twice_and_can_be_left_at_either() {
         stage.accept(user, "poison").await;
     }
     page.sees("#letters-count", |text| text == "3").await;
+    // The list is asked for anew once the count is another one.
+    page.until("return document.querySelectorAll('#letters li').length === 3").await;
     let discard = format!("#letters [aria-label='Discard event {seq}']");
     page.until(&format!("return document.querySelector(\"{discard}\") !== null")).await;
 
