@@ -15,7 +15,7 @@ use async_nats::jetstream::consumer::pull::{Batch, Config};
 use async_nats::jetstream::consumer::{AckPolicy, Consumer, DeliverPolicy, ReplayPolicy};
 use async_nats::jetstream::stream::Stream;
 use futures_util::{FutureExt as _, StreamExt as _};
-use tracing::{debug, error, warn};
+use tracing::{debug, error, trace, warn};
 
 use super::message::{self, MessageError};
 use crate::queue::{Chunk, Partitions, QueuedEvent, ReadLimit, Sequence, StoreError};
@@ -168,7 +168,7 @@ impl Reader {
         self.delivered = info.consumer_sequence;
         self.came += 1;
         self.pending = info.pending;
-        debug!(
+        trace!(
             sequence = info.stream_sequence,
             pending = info.pending,
             consumer = info.consumer,
@@ -276,4 +276,78 @@ async fn next_event(
 
 pub(super) fn failed(error: &dyn std::fmt::Display) -> StoreError {
     StoreError::Io(format!("NATS: {error}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{Ipv4Addr, TcpListener};
+
+    use super::*;
+    use crate::clock::Timestamp;
+    use crate::event::EventKind;
+    use crate::queue::UserHash;
+
+    const ALL: ReadLimit = ReadLimit { events: 10, bytes: usize::MAX };
+
+    #[tokio::test]
+    async fn nothing_is_handed_out_before_the_leader_confirmed_that_none_is_left_out() {
+        let folder = tempfile::tempdir().unwrap();
+        let port =
+            TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port();
+        let server = tokio::process::Command::new("nats-server")
+            .args(["--addr", "127.0.0.1", "--port", &port.to_string(), "--jetstream"])
+            .arg("--store_dir")
+            .arg(folder.path())
+            .stderr(std::process::Stdio::null())
+            .kill_on_drop(true)
+            .spawn();
+        let Ok(_server) = server else {
+            eprintln!("SKIPPED: a reader of a lane on NATS, there is no nats-server");
+            return;
+        };
+        let connecting = async_nats::ConnectOptions::new().retry_on_initial_connect();
+        let client = connecting.connect(format!("127.0.0.1:{port}")).await.unwrap();
+        let context = async_nats::jetstream::new(client);
+        let config = async_nats::jetstream::stream::Config {
+            name: "T".to_owned(),
+            subjects: vec!["T.events.*".to_owned()],
+            ..Default::default()
+        };
+        let mut created = context.create_stream(config.clone()).await;
+        while created.is_err() {
+            tokio::task::yield_now().await;
+            created = context.create_stream(config.clone()).await;
+        }
+        let stream = created.unwrap();
+        let user = UserHash::of("1");
+        for lane in [0, 1, 0, 0] {
+            let at = Timestamp::from_millis(1);
+            let event = message::encode(user, EventKind::Classic, at, b"{}");
+            context.publish(format!("T.events.{lane}"), event).await.unwrap().await.unwrap();
+        }
+        let partitions = Partitions::of_lane(user.partition().index() % 4, 4);
+        let open = || Reader::open(&stream, "T.events.0".to_owned(), Sequence::FIRST);
+        let mut whole = open().await.unwrap();
+        while whole.buffer.len() < 3 {
+            whole.wait().await.unwrap();
+        }
+        assert_eq!(
+            whole.hand_out(&partitions, ALL),
+            Chunk { events: vec![], position: Sequence::FIRST }
+        );
+        whole.confirm(10).await.unwrap();
+        let chunk = whole.hand_out(&partitions, ALL);
+        let numbers: Vec<_> = chunk.events.iter().map(|event| event.sequence.get()).collect();
+        assert_eq!((numbers, chunk.position.get()), (vec![1, 3, 4], 5));
+
+        // As a server delivers it whose log lacks one.
+        let mut holed = open().await.unwrap();
+        while holed.buffer.len() < 3 {
+            holed.wait().await.unwrap();
+        }
+        holed.buffer.remove(1);
+        let refused = holed.confirm(10).await.unwrap_err().to_string();
+        assert!(refused.contains("left out events"), "{refused}");
+        assert_eq!(holed.hand_out(&partitions, ALL).events, []);
+    }
 }
