@@ -407,12 +407,10 @@ impl From<StoreError> for Problem {
                     .retry_after(5)
             }
             // Only lanes are told so.
-            StoreError::LaneLost => Self::new(
-                &STORE_FAILED,
-                "Another replica took over: what was asked for is not \
-                                          stored.",
-            )
-            .retry_after(1),
+            StoreError::LaneLost => {
+                Self::new(&STORE_FAILED, "Another replica took over. Nothing was stored.")
+                    .retry_after(1)
+            }
             StoreError::Closed => {
                 Self::new(&STOPPING, "It does nothing new any more.").retry_after(5)
             }

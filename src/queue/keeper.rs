@@ -240,13 +240,7 @@ impl Keeper {
         self.ledger.update(|counts| {
             counts.settled = settled;
             for settlement in settlements {
-                counts.delivered += settlement.delivered;
-                for (reason, count) in &settlement.dead_lettered {
-                    *counts.dead_lettered.entry(*reason).or_default() += count;
-                }
-                for (reason, count) in &settlement.dropped {
-                    *counts.dropped.entry(*reason).or_default() += count;
-                }
+                settlement.count(counts);
             }
         });
     }

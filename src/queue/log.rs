@@ -9,7 +9,7 @@ use tokio::sync::watch;
 use super::{DeadLetter, Partition, Partitions, Sequence, SequenceRanges, UserHash};
 use crate::clock::Timestamp;
 use crate::event::EventKind;
-use crate::telemetry::ledger::{DeadLetterReason, DropReason};
+use crate::telemetry::ledger::{Counts, DeadLetterReason, DropReason};
 use crate::telemetry::stream::Subject;
 
 /// An accepted event, as it waits for its delivery.
@@ -133,6 +133,17 @@ impl Settlement {
         let dead: u64 = self.dead_lettered.iter().map(|(_, count)| count).sum();
         let dropped: u64 = self.dropped.iter().map(|(_, count)| count).sum();
         self.delivered + dead + dropped
+    }
+
+    /// Adds it to the counts of how events ended.
+    pub(super) fn count(&self, counts: &mut Counts) {
+        counts.delivered += self.delivered;
+        for (reason, count) in &self.dead_lettered {
+            *counts.dead_lettered.entry(*reason).or_default() += count;
+        }
+        for (reason, count) in &self.dropped {
+            *counts.dropped.entry(*reason).or_default() += count;
+        }
     }
 }
 

@@ -26,6 +26,7 @@ mod publish;
 mod reader;
 mod record;
 mod steward;
+mod tally;
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -48,6 +49,7 @@ use self::publish::{Published, Publisher, Request};
 use self::reader::{Reader, failed};
 use self::record::LaneRecord;
 use self::steward::Steward;
+use self::tally::Tally;
 use super::dedupe::Dedupe;
 use super::readiness::AtomicReadiness;
 use super::{
@@ -257,10 +259,7 @@ struct Shared {
     waiting: Arc<Semaphore>,
     readiness: AtomicReadiness,
     max_bytes: u64,
-    /// Events appended by this process.
-    appended: AtomicU64,
-    /// The greatest of their sequences.
-    newest: AtomicU64,
+    tally: Mutex<Tally>,
     dedupe: Arc<Dedupe>,
     horizon: watch::Sender<Sequence>,
     paused: watch::Sender<bool>,
@@ -409,10 +408,8 @@ impl Shared {
         }
     }
 
-    fn note_appended(&self, stored: &[QueuedEvent]) {
-        let newest = stored.iter().map(|event| event.sequence.get()).max();
-        self.newest.fetch_max(newest.unwrap_or_default(), Ordering::Relaxed);
-        self.appended.fetch_add(stored.len() as u64, Ordering::Relaxed);
+    fn tally(&self) -> MutexGuard<'_, Tally> {
+        self.tally.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn is_connected(&self) -> bool {
@@ -473,8 +470,7 @@ impl FleetQueue {
             waiting: Arc::new(Semaphore::new(WAITING_BYTES)),
             readiness: AtomicReadiness::default(),
             max_bytes: options.max_bytes,
-            appended: AtomicU64::new(0),
-            newest: AtomicU64::new(0),
+            tally: Mutex::default(),
             dedupe,
             horizon: watch::Sender::new(Sequence::FIRST),
             paused: watch::Sender::new(paused),
@@ -723,13 +719,7 @@ impl Log for FleetQueue {
         self.store(lane, &mut held, record).await?;
         self.shared.metrics.ledger.update(|counts| {
             counts.settled += settlement.total();
-            counts.delivered += settlement.delivered;
-            for (reason, count) in settlement.dead_lettered {
-                *counts.dead_lettered.entry(reason).or_default() += count;
-            }
-            for (reason, count) in settlement.dropped {
-                *counts.dropped.entry(reason).or_default() += count;
-            }
+            settlement.count(counts);
         });
         Ok(())
     }

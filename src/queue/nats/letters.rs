@@ -13,7 +13,7 @@ use tracing::error;
 
 use super::publish::code;
 use super::reader::failed;
-use super::{FleetQueue, message};
+use super::{CONCURRENT, FleetQueue, message};
 use crate::clock::Timestamp;
 use crate::queue::{
     DeadLetter, DeadLetterPage, RequeueError, Requeued, Sequence, StoreError, Submission, UserHash,
@@ -22,7 +22,6 @@ use crate::telemetry::ledger::DeadLetterReason;
 
 /// Dead letters read, or requeued, at once.
 const AT_ONCE: usize = 256;
-const CONCURRENT: usize = 32;
 /// The most bytes of events in a page.
 const PAGE_BYTES: usize = 4 * 1024 * 1024;
 

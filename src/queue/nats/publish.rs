@@ -193,7 +193,8 @@ impl Publisher {
     fn answer(&self, mut request: Waiting) {
         let mut published = Published::default();
         let (mut refused, mut kinds, mut requeued) = (None, [0; KINDS.len()], 0);
-        let mut stored = Vec::new();
+        let is_followed = self.shared.metrics.stream.is_followed();
+        let (mut stored, mut shown) = (Vec::new(), Vec::new());
         let mut unclear = false;
         for event in &request.events {
             let ack = match &event.result {
@@ -226,14 +227,14 @@ impl Publisher {
                     kinds[kind.unwrap_or_default()] += 1;
                 }
             }
-            if let Ok(event) = message::decode(sequence, &event.payload) {
-                stored.push(event);
+            stored.push(sequence);
+            if is_followed && let Ok(event) = message::decode(sequence, &event.payload) {
+                shown.push(event);
             }
         }
         let metrics = &self.shared.metrics;
-        self.shared.note_appended(&stored);
         metrics.ledger.update(|counts| {
-            counts.appended += stored.len() as u64;
+            counts.appended += self.shared.tally().appended(&stored);
             counts.requeued += requeued;
             if refused.is_none() {
                 counts.duplicates += published.appended.duplicates;
@@ -271,10 +272,10 @@ impl Publisher {
                 Ok(published)
             }
         };
-        if metrics.stream.is_followed() {
+        if is_followed {
             let (at, outcome) = (self.shared.clock.now(), EventOutcome::Accepted);
             let what = Happening { at, outcome, batch: None, status: None };
-            metrics.stream.publish(what, stored.iter().map(QueuedEvent::subject));
+            metrics.stream.publish(what, shown.iter().map(QueuedEvent::subject));
         }
         drop(request.key);
         drop(request.done.send(answer));

@@ -12,7 +12,6 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -301,14 +300,10 @@ impl Steward {
     /// Looks how full the streams are, and whether an operator paused the fleet.
     async fn look(&self) -> Result<(), StoreError> {
         let shared = &self.shared;
-        let before = shared.appended.load(Ordering::Relaxed);
         let events = shared.streams.events.get_info().await.map_err(|error| failed(&error))?;
         let dead = shared.streams.dead.get_info().await.map_err(|error| failed(&error))?;
         shared.metrics.ledger.update(|counts| {
-            // What was appended since is in it already, or, as far as can be told, is not.
-            let is_in = shared.newest.load(Ordering::Relaxed) <= events.state.last_sequence;
-            let since = shared.appended.load(Ordering::Relaxed).saturating_sub(before);
-            let since = if is_in { 0 } else { since };
+            let since = shared.tally().looked(events.state.last_sequence);
             counts.appended = events.state.messages + since;
             // What is settled and not yet purged counts as queued until the next look.
             counts.settled = 0;
