@@ -1,6 +1,7 @@
 //! An event that GMFY refused for good, kept for a person to look at.
 
 use bytes::Bytes;
+use serde::{Deserialize, Serialize};
 
 use super::{Sequence, UserHash};
 use crate::clock::Timestamp;
@@ -25,4 +26,67 @@ pub struct DeadLetter {
     pub kind: EventKind,
     /// The wire form.
     pub event: Bytes,
+}
+
+/// What is stored of a dead letter beside its sequence and its event.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct LetterHead {
+    reason: String,
+    status: Option<u16>,
+    answer: String,
+    attempts: u32,
+    accepted_at: u64,
+    buried_at: u64,
+    user: u32,
+    kind: u8,
+}
+
+impl LetterHead {
+    pub(super) fn of(letter: &DeadLetter) -> Self {
+        Self {
+            reason: letter.reason.as_str().to_owned(),
+            status: letter.status,
+            answer: letter.answer.clone(),
+            attempts: letter.attempts,
+            accepted_at: letter.accepted_at.as_millis(),
+            buried_at: letter.buried_at.as_millis(),
+            user: letter.user.bits(),
+            kind: number_of(letter.kind),
+        }
+    }
+
+    /// The letter; none where its reason or its kind is none that this program knows.
+    pub(super) fn letter(self, sequence: Sequence, event: Bytes) -> Option<DeadLetter> {
+        let reason = DeadLetterReason::ALL.into_iter().find(|r| r.as_str() == self.reason)?;
+        Some(DeadLetter {
+            sequence,
+            reason,
+            status: self.status,
+            answer: self.answer,
+            attempts: self.attempts,
+            accepted_at: Timestamp::from_millis(self.accepted_at),
+            buried_at: Timestamp::from_millis(self.buried_at),
+            user: UserHash::from_bits(self.user),
+            kind: kind_of(self.kind)?,
+            event,
+        })
+    }
+}
+
+/// The number that stands for a kind wherever one is stored.
+pub(super) const fn number_of(kind: EventKind) -> u8 {
+    match kind {
+        EventKind::Classic => 0,
+        EventKind::Action => 1,
+        EventKind::Unique => 2,
+    }
+}
+
+pub(super) const fn kind_of(number: u8) -> Option<EventKind> {
+    match number {
+        0 => Some(EventKind::Classic),
+        1 => Some(EventKind::Action),
+        2 => Some(EventKind::Unique),
+        _ => None,
+    }
 }

@@ -2,31 +2,22 @@
 
 use std::path::{Path, PathBuf};
 
-use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use tracing::error;
 
+use super::dead_letter::LetterHead;
 use super::engine::{Database, EngineError, MAX_VALUE};
 use super::generations::Damage;
 use super::repair::{readable_entries, replace_entries};
-use super::{DeadLetter, Sequence, UserHash};
-use crate::clock::Timestamp;
-use crate::event::EventKind;
-use crate::telemetry::ledger::DeadLetterReason;
+use super::{DeadLetter, Sequence};
 
 /// Bytes of a record in one value.
 const PIECE: usize = MAX_VALUE - 256;
 
+/// A letter as it is stored.
 #[derive(Serialize, Deserialize)]
 struct Record {
-    reason: String,
-    status: Option<u16>,
-    answer: String,
-    attempts: u32,
-    accepted_at: u64,
-    buried_at: u64,
-    user: u32,
-    kind: u8,
+    head: LetterHead,
     event: Vec<u8>,
 }
 
@@ -209,50 +200,25 @@ fn key(sequence: Sequence, piece: u16) -> [u8; 10] {
 }
 
 fn encode(letter: &DeadLetter) -> Vec<u8> {
-    let record = Record {
-        reason: letter.reason.as_str().to_owned(),
-        status: letter.status,
-        answer: letter.answer.clone(),
-        attempts: letter.attempts,
-        accepted_at: letter.accepted_at.as_millis(),
-        buried_at: letter.buried_at.as_millis(),
-        user: letter.user.bits(),
-        kind: match letter.kind {
-            EventKind::Classic => 0,
-            EventKind::Action => 1,
-            EventKind::Unique => 2,
-        },
-        event: letter.event.to_vec(),
-    };
+    let record = Record { head: LetterHead::of(letter), event: letter.event.to_vec() };
     // Fails only on types postcard can't express, of which a record has none.
     postcard::to_stdvec(&record).unwrap_or_default()
 }
 
 fn decode(sequence: Sequence, bytes: &[u8]) -> Option<DeadLetter> {
     let record: Record = postcard::from_bytes(bytes).ok()?;
-    let reason = DeadLetterReason::ALL.into_iter().find(|r| r.as_str() == record.reason)?;
-    Some(DeadLetter {
-        sequence,
-        reason,
-        status: record.status,
-        answer: record.answer,
-        attempts: record.attempts,
-        accepted_at: Timestamp::from_millis(record.accepted_at),
-        buried_at: Timestamp::from_millis(record.buried_at),
-        user: UserHash::from_bits(record.user),
-        kind: match record.kind {
-            0 => EventKind::Classic,
-            1 => EventKind::Action,
-            2 => EventKind::Unique,
-            _ => return None,
-        },
-        event: Bytes::from(record.event),
-    })
+    record.head.letter(sequence, record.event.into())
 }
 
 #[cfg(test)]
 mod tests {
+    use bytes::Bytes;
+
     use super::*;
+    use crate::clock::Timestamp;
+    use crate::event::EventKind;
+    use crate::queue::UserHash;
+    use crate::telemetry::ledger::DeadLetterReason;
 
     const ALL: usize = usize::MAX;
 
@@ -295,6 +261,20 @@ mod tests {
             [letter(3, 10), letter(9, 7_000)]
         );
         assert_eq!(store.count(), 2);
+    }
+
+    #[test]
+    fn the_bytes_of_a_letter_are_what_former_versions_wrote() {
+        let hex = "0872656a656374656401a603026e6f034d5884868808020478787878";
+        let bytes: Vec<_> = hex.as_bytes().chunks(2).map(byte).collect();
+        let mut letter = letter(3, 4);
+        letter.user = UserHash::from_bits(0x0102_0304);
+        assert_eq!(encode(&letter), bytes);
+        assert_eq!(decode(Sequence::new(3), &bytes), Some(letter));
+    }
+
+    fn byte(digits: &[u8]) -> u8 {
+        u8::from_str_radix(std::str::from_utf8(digits).unwrap(), 16).unwrap()
     }
 
     #[test]

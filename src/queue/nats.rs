@@ -6,9 +6,10 @@
 //! - The bucket NAME-STATE has a record a lane, with its owner and its cursor, and a key a replica.
 //! - The stream NAME-DEAD has a message a dead letter.
 //!
-//! The parts: `connect` creates or checks these. `publish` appends. `reader` reads a lane. `steward`
-//! shares the lanes out among the replicas. `record` and `message` are the formats. `letters` is
-//! what operators do with dead letters.
+//! The parts: `options` says how it is opened and why it can't be. `connect` creates or checks the
+//! streams, `survey` is what it finds. `publish` appends. `log` is what delivery sees; `reader`
+//! reads a lane. `steward` shares the lanes out among the replicas, `slots` are this one's. `record`
+//! and `message` are the formats. `letters` is what operators do with dead letters.
 //!
 //! Invariants:
 //! - Nothing is acknowledged before JetStream acknowledged it.
@@ -21,41 +22,44 @@
 mod changes;
 mod connect;
 mod letters;
+mod log;
 mod message;
+mod options;
 mod publish;
 mod reader;
 mod record;
+mod slots;
 mod steward;
+mod survey;
 mod tally;
 
-use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use async_nats::connection::State;
 use async_nats::jetstream::ErrorCode;
 use async_nats::jetstream::kv::UpdateErrorKind;
 use async_nats::jetstream::stream::RawMessageErrorKind;
 use bytes::Bytes;
-use futures_util::{StreamExt as _, TryStreamExt as _};
 use tokio::sync::{Notify, Semaphore, mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use self::connect::Streams;
+pub use self::options::{NatsError, Options};
 use self::publish::{Published, Publisher, Request};
-use self::reader::{Reader, failed};
+use self::reader::failed;
 use self::record::LaneRecord;
+use self::slots::Slot;
 use self::steward::Steward;
+pub use self::survey::{StreamSurvey, Survey};
 use self::tally::Tally;
 use super::dedupe::Dedupe;
 use super::readiness::AtomicReadiness;
 use super::{
-    AppendError, Appended, Appender, Begun, Chunk, DeadLetter, DedupeLimits, FleetAccount,
-    LaneCursor, Lanes, Location, Log, Partitions, QueuedEvent, ReadLimit, Readiness, RequestKey,
-    Sequence, Settlement, StoreError, Submission, UserHash,
+    AppendError, Appended, Appender, Begun, DedupeLimits, FleetAccount, Location, QueuedEvent,
+    Readiness, RequestKey, Sequence, StoreError, Submission, UserHash,
 };
 use crate::clock::Clock;
 use crate::telemetry::Metrics;
@@ -69,131 +73,8 @@ const WAITING_BYTES: usize = 64 * 1024 * 1024;
 const WAITING_LEAST: usize = 4 * 1024;
 /// Requests that wait for the publisher.
 const REQUESTS: usize = 1024;
-/// Readers of one lane: where it reads on, and where it reads what it passed over.
-const READERS: usize = 3;
-/// How long a read waits for what the server said it has.
-const READ: Duration = Duration::from_secs(5);
-/// Events that the stream's leader confirms in one read, at most.
-const CONFIRMED: usize = 512;
 /// Events that are asked for one by one, at once.
 const CONCURRENT: usize = 32;
-
-/// How a fleet's queue is opened. Sizes are in bytes.
-#[derive(Clone, Debug)]
-pub struct Options {
-    pub servers: Vec<String>,
-    pub credentials_file: Option<PathBuf>,
-    pub ca_file: Option<PathBuf>,
-    pub stream: String,
-    pub replicas: usize,
-    pub lanes: usize,
-    pub max_bytes: u64,
-    pub lease: Duration,
-    pub dead_letters_max_bytes: u64,
-    pub max_event: usize,
-    pub dedupe: DedupeLimits,
-}
-
-impl Options {
-    #[cfg(test)]
-    fn example() -> Self {
-        Self {
-            servers: vec!["nats://127.0.0.1:4222".to_owned()],
-            credentials_file: None,
-            ca_file: None,
-            stream: "GMFY".to_owned(),
-            replicas: 3,
-            lanes: 64,
-            max_bytes: 1 << 30,
-            lease: Duration::from_secs(10),
-            dead_letters_max_bytes: 1 << 20,
-            max_event: 1 << 16,
-            dedupe: DedupeLimits { window: Duration::from_secs(600), entries: 1000 },
-        }
-    }
-}
-
-/// Why a fleet's queue can't be opened.
-#[derive(Debug, thiserror::Error)]
-pub enum NatsError {
-    /// None of the servers answers; perhaps later.
-    #[error(
-        "queue.nats.servers: NATS can't be reached at {servers}: {why}. Start it, or correct the \
-         addresses"
-    )]
-    Unreachable { servers: String, why: String },
-    #[error("queue.nats.credentials_file: {path} can't be used: {why}")]
-    Credentials { path: String, why: String },
-    #[error(
-        "the NATS servers take messages of {max_payload} bytes, and events of api.max_event need \
-         {needed}: raise the servers' max_payload, or lower api.max_event"
-    )]
-    MaxPayload { max_payload: usize, needed: usize },
-    #[error(
-        "the NATS servers at {servers} refuse the user: {why}. Set queue.nats.credentials_file to the \
-         credentials of a user that they know"
-    )]
-    Refused { servers: String, why: String },
-    #[error(
-        "no TLS with NATS at {servers}: {why}. Set queue.nats.ca_file to the authority that signed \
-         the servers' certificates, and queue.nats.servers to names that stand in them"
-    )]
-    Tls { servers: String, why: String },
-    #[error(
-        "the NATS servers have no JetStream for this user: {0}. Start them with a `jetstream` block, \
-         and enable it for the user's account"
-    )]
-    NoJetStream(String),
-    /// JetStream does not answer, or refuses; perhaps not later.
-    #[error("NATS, stream {stream}: {why}")]
-    Request { stream: String, why: String },
-    #[error(
-        "the NATS stream {stream} is not as the settings say, and is never changed by this program: \
-         {how}. Change the settings, or the stream (`nats stream edit {stream}`)"
-    )]
-    Differs { stream: String, how: String },
-    #[error(
-        "queue.nats.lanes is {wanted}, and the stream was made with {found} lanes, which can't be \
-         changed: set it to {found}, or use another queue.nats.stream once this one is empty"
-    )]
-    Lanes { found: usize, wanted: usize },
-    #[error(
-        "the stream was written by a newer version of gmfy-sidecar (format {0}): run that version, \
-         or use another queue.nats.stream"
-    )]
-    Newer(u32),
-    #[error(
-        "the NATS stream {stream} was deleted and created again, and the cursors in the bucket \
-         {bucket} are the old one's: delete the bucket too (`nats kv del {bucket}`)"
-    )]
-    Recreated { stream: String, bucket: String },
-}
-
-impl NatsError {
-    fn request(stream: &str, error: &dyn std::fmt::Display) -> Self {
-        Self::Request { stream: stream.to_owned(), why: error.to_string() }
-    }
-}
-
-/// How the servers and the streams are, as `check --online` tells.
-#[derive(Debug)]
-pub struct Survey {
-    pub account: FleetAccount,
-    /// The stream of events, of dead letters, and the bucket's.
-    pub streams: Vec<StreamSurvey>,
-}
-
-/// A stream that the queue needs.
-#[derive(Debug)]
-pub struct StreamSurvey {
-    pub name: String,
-    /// Otherwise it would be created at the start.
-    pub is_there: bool,
-    /// How many servers keep it, or would.
-    pub replicas: usize,
-    /// Why the start would refuse it.
-    pub problem: Option<NatsError>,
-}
 
 /// The durable queue of a fleet. Clones share it; see the module for what it promises.
 #[derive(Clone, Debug)]
@@ -271,47 +152,7 @@ struct Shared {
     clock: Clock,
 }
 
-/// A lane, as this replica sees it.
-#[derive(Debug, Default)]
-struct Slot {
-    /// Set where it is this replica's.
-    owned: Option<Arc<Owned>>,
-    /// Delivery has it, and must have ended before it can be this replica's anew.
-    running: bool,
-    /// It is another's once delivery has ended.
-    leaving: bool,
-}
-
-/// A lane of this replica.
-#[derive(Debug)]
-struct Owned {
-    held: tokio::sync::Mutex<Held>,
-    readers: tokio::sync::Mutex<Vec<Reader>>,
-    /// Behind the last event that was handed out.
-    end: AtomicU64,
-}
-
-#[derive(Debug)]
-struct Held {
-    record: LaneRecord,
-    revision: u64,
-}
-
-impl Owned {
-    fn new(record: LaneRecord, revision: u64) -> Self {
-        Self {
-            held: tokio::sync::Mutex::new(Held { record, revision }),
-            readers: tokio::sync::Mutex::default(),
-            end: AtomicU64::new(0),
-        }
-    }
-}
-
 impl Shared {
-    fn slots(&self) -> MutexGuard<'_, Vec<Slot>> {
-        self.slots.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     fn lane_of(&self, user: UserHash) -> usize {
         user.partition().index() % self.count
     }
@@ -336,76 +177,6 @@ impl Shared {
 
     fn sure_until(&self, until: Instant) {
         self.sure_until.store(self.millis(until), Ordering::Release);
-    }
-
-    /// All lanes may be others' by now.
-    fn lapse(&self) {
-        let mut lost = 0;
-        for slot in self.slots().iter_mut() {
-            lost += usize::from(slot.owned.take().is_some());
-            slot.leaving = false;
-        }
-        if lost > 0 {
-            tracing::warn!(lanes = lost, "the lease ran out: the lanes may be other replicas'");
-            self.moved.notify_one();
-        }
-    }
-
-    fn owned(&self, lane: usize) -> Result<Arc<Owned>, StoreError> {
-        let slots = self.slots();
-        slots.get(lane).and_then(|slot| slot.owned.clone()).ok_or(StoreError::LaneLost)
-    }
-
-    fn all_owned(&self) -> Vec<(usize, Arc<Owned>)> {
-        let slots = self.slots();
-        let owned = slots.iter().enumerate();
-        owned.filter_map(|(lane, slot)| Some((lane, slot.owned.clone()?))).collect()
-    }
-
-    /// Has lanes beyond so many go; returns how many stay.
-    fn give_up_beyond(&self, share: usize) -> usize {
-        let mut slots = self.slots();
-        let (mut stay, mut changed) = (0, false);
-        for slot in slots.iter_mut().filter(|slot| slot.owned.is_some() && !slot.leaving) {
-            if stay < share {
-                stay += 1;
-            } else {
-                slot.leaving = true;
-                changed = true;
-            }
-        }
-        drop(slots);
-        if changed {
-            self.moved.notify_one();
-            // Those that delivery does not have can go at once.
-            self.left.notify_one();
-        }
-        stay
-    }
-
-    /// The lanes that this replica neither has nor still delivers.
-    fn free(&self) -> Vec<usize> {
-        let slots = self.slots();
-        let free = slots.iter().enumerate().filter(|(_, s)| s.owned.is_none() && !s.running);
-        free.map(|(lane, _)| lane).collect()
-    }
-
-    fn ended_and_leaving(&self) -> Vec<(usize, Arc<Owned>)> {
-        let slots = self.slots();
-        let ended = slots.iter().enumerate().filter(|(_, s)| s.leaving && !s.running);
-        ended.filter_map(|(lane, slot)| Some((lane, slot.owned.clone()?))).collect()
-    }
-
-    fn take(&self, lane: usize, owned: Owned) {
-        if let Some(slot) = self.slots().get_mut(lane) {
-            *slot = Slot { owned: Some(Arc::new(owned)), running: false, leaving: false };
-        }
-    }
-
-    fn forget(&self, lane: usize) {
-        if let Some(slot) = self.slots().get_mut(lane) {
-            (slot.owned, slot.leaving) = (None, false);
-        }
     }
 
     fn tally(&self) -> MutexGuard<'_, Tally> {
@@ -599,197 +370,5 @@ impl Appender for FleetQueue {
         let state = shared.readiness.get(bytes, shared.max_bytes);
         let is_there = shared.is_connected() && shared.is_sure(Instant::now());
         if state != Readiness::Closed && !is_there { Readiness::Unreachable } else { state }
-    }
-}
-
-impl Log for FleetQueue {
-    async fn lanes(&self, _wanted: usize) -> Result<Lanes, StoreError> {
-        let owned: Vec<_> = {
-            let mut slots = self.shared.slots();
-            let mine = slots.iter_mut().enumerate().filter(|(_, slot)| !slot.leaving);
-            let mine = mine.filter_map(|(lane, slot)| {
-                let owned = slot.owned.clone()?;
-                slot.running = true;
-                Some((lane, owned))
-            });
-            mine.collect()
-        };
-        let mut mine = Vec::with_capacity(owned.len());
-        for (lane, owned) in owned {
-            let start = owned.held.lock().await.record.start(lane, self.shared.count);
-            mine.push((lane, start));
-        }
-        Ok(Lanes { count: self.shared.count, mine, finish_only: false })
-    }
-
-    async fn moved(&self) {
-        self.shared.moved.notified().await;
-    }
-
-    fn holds(&self, lane: usize) -> bool {
-        self.shared.owned(lane).is_ok() && self.shared.is_sure(Instant::now())
-    }
-
-    fn left(&self, lane: usize) {
-        if let Some(slot) = self.shared.slots().get_mut(lane) {
-            slot.running = false;
-        }
-        self.shared.left.notify_one();
-    }
-
-    async fn read(
-        &self,
-        from: Sequence,
-        partitions: &Partitions,
-        limit: ReadLimit,
-    ) -> Result<Chunk, StoreError> {
-        let Some(lane) = self.lane_of(partitions) else {
-            return Err(StoreError::Io("partitions of several lanes are read".to_owned()));
-        };
-        let owned = self.shared.owned(lane)?;
-        let mut readers = owned.readers.lock().await;
-        let mut reader = self.reader(lane, &mut readers, from).await?;
-        // One that fails is dropped, and the next read opens another one.
-        reader.take_ready().await?;
-        // Events that were handed out before are known to be there, whatever a server says that
-        // lags behind.
-        let is_known = from.get() < owned.end.load(Ordering::Relaxed);
-        let one = ReadLimit { events: 1, bytes: 1 };
-        while !reader.has(limit) && (reader.expects_more() || is_known && !reader.has(one)) {
-            let waiting = tokio::time::timeout(READ, reader.wait()).await;
-            waiting.map_err(|_| failed(&"no messages in time, although there are some"))??;
-            reader.take_ready().await?;
-        }
-        let confirming = tokio::time::timeout(READ, reader.confirm(CONFIRMED));
-        confirming.await.map_err(|_| failed(&"no answer in time"))??;
-        let chunk = reader.hand_out(partitions, limit);
-        owned.end.fetch_max(chunk.position.get(), Ordering::Relaxed);
-        readers.push(reader);
-        Ok(chunk)
-    }
-
-    async fn read_exactly(&self, sequences: &[Sequence]) -> Result<Vec<QueuedEvent>, StoreError> {
-        // A leader that has the last of them has had the others: what it has not now is removed.
-        let info = self.shared.streams.events.get_info().await.map_err(|e| failed(&e))?;
-        if sequences.iter().any(|sequence| sequence.get() > info.state.last_sequence) {
-            return Err(failed(&"the stream's leader is behind a batch that was sent"));
-        }
-        let reading = futures_util::stream::iter(sequences.iter().copied())
-            .map(|sequence| async move { self.read_one(sequence).await })
-            .buffered(CONCURRENT);
-        let read: Vec<_> = reading.try_collect().await?;
-        let read: Vec<_> = read.into_iter().flatten().collect();
-        tracing::debug!(asked = ?sequences, found = read.len(), "an unfinished batch is read");
-        Ok(read)
-    }
-
-    async fn committed(&self, position: Sequence, partitions: &Partitions, at_least: ReadLimit) {
-        // A lane need not move its cursor past what isn't its own: that is in other subjects.
-        let Some(lane) = self.lane_of(partitions) else { return std::future::pending().await };
-        let Ok(owned) = self.shared.owned(lane) else { return std::future::pending().await };
-        let mut readers = owned.readers.lock().await;
-        let opened = self.reader(lane, &mut readers, position).await;
-        let Ok(reader) = opened else {
-            drop(readers);
-            // The read that follows tells it.
-            return tokio::time::sleep(Duration::from_millis(200)).await;
-        };
-        readers.push(reader);
-        // From here on dropping this loses nothing.
-        while let Some(reader) = readers.last_mut() {
-            if reader.has(at_least) {
-                return;
-            }
-            if reader.wait().await.is_err() {
-                readers.pop();
-            }
-        }
-        tokio::time::sleep(Duration::from_millis(200)).await;
-    }
-
-    async fn save(
-        &self,
-        lane: usize,
-        cursor: LaneCursor,
-        settlement: Settlement,
-    ) -> Result<(), StoreError> {
-        let owned = self.shared.owned(lane)?;
-        let mut held = owned.held.lock().await;
-        let record = held.record.with_cursor(&cursor);
-        self.store(lane, &mut held, record).await?;
-        self.shared.metrics.ledger.update(|counts| {
-            counts.settled += settlement.total();
-            settlement.count(counts);
-        });
-        Ok(())
-    }
-
-    fn horizon(&self) -> watch::Receiver<Sequence> {
-        self.shared.horizon.subscribe()
-    }
-
-    async fn bury(&self, letters: Vec<DeadLetter>) -> Result<(), StoreError> {
-        let count = letters.len() as u64;
-        self.store_letters(letters).await?;
-        self.shared.metrics.ledger.update(|counts| counts.dead_letters += count);
-        Ok(())
-    }
-}
-
-impl FleetQueue {
-    /// The lane to which all of these belong.
-    fn lane_of(&self, partitions: &Partitions) -> Option<usize> {
-        let mut lanes = partitions.iter().map(|partition| partition.index() % self.shared.count);
-        let first = lanes.next()?;
-        lanes.all(|lane| lane == first).then_some(first)
-    }
-
-    /// Takes out the reader that is at `from`, or opens one.
-    async fn reader(
-        &self,
-        lane: usize,
-        readers: &mut Vec<Reader>,
-        from: Sequence,
-    ) -> Result<Reader, StoreError> {
-        if let Some(at) = readers.iter().position(|reader| reader.position() == from) {
-            return Ok(readers.remove(at));
-        }
-        if readers.len() >= READERS {
-            readers.remove(0);
-        }
-        let opening = Reader::open(&self.shared.streams.events, self.shared.subject(lane), from);
-        tokio::time::timeout(READ, opening).await.map_err(|_| failed(&"no answer in time"))?
-    }
-
-    /// Replaces a lane's record, if nobody else did.
-    async fn store(
-        &self,
-        lane: usize,
-        held: &mut Held,
-        record: LaneRecord,
-    ) -> Result<(), StoreError> {
-        let state = &self.shared.streams.state;
-        let key = format!("lane.{lane}");
-        let mut is_again = false;
-        loop {
-            match state.update(&key, record.bytes(), held.revision).await {
-                Ok(revision) => {
-                    *held = Held { record, revision };
-                    return Ok(());
-                }
-                Err(error) if error.kind() == WrongRevision && !is_again => {}
-                Err(error) if error.kind() == WrongRevision => return Err(StoreError::LaneLost),
-                Err(error) => return Err(failed(&error)),
-            }
-            // It may be this replica's own writing, of which it did not learn.
-            is_again = true;
-            let found = letters::last(&state.stream, &self.shared.key(&key)).await?;
-            let Some(found) = found else { return Err(StoreError::LaneLost) };
-            let theirs = LaneRecord::parse(&found.payload).map_err(|error| failed(&error))?;
-            if theirs.session != record.session {
-                return Err(StoreError::LaneLost);
-            }
-            held.revision = found.sequence;
-        }
     }
 }

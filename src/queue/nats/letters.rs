@@ -8,49 +8,25 @@ use async_nats::jetstream::message::{PublishMessage, StreamMessage};
 use async_nats::jetstream::stream::{DeleteMessageErrorKind, LastRawMessageErrorKind};
 use bytes::Bytes;
 use futures_util::{StreamExt as _, TryStreamExt as _};
-use serde::{Deserialize, Serialize};
 use tracing::error;
 
 use super::publish::code;
 use super::reader::failed;
-use super::{CONCURRENT, FleetQueue, message};
-use crate::clock::Timestamp;
+use super::{CONCURRENT, FleetQueue};
+use crate::queue::dead_letter::LetterHead;
 use crate::queue::{
-    DeadLetter, DeadLetterPage, RequeueError, Requeued, Sequence, StoreError, Submission, UserHash,
+    DeadLetter, DeadLetterPage, RequeueError, Requeued, Sequence, StoreError, Submission,
 };
-use crate::telemetry::ledger::DeadLetterReason;
 
 /// Dead letters read, or requeued, at once.
 const AT_ONCE: usize = 256;
 /// The most bytes of events in a page.
 const PAGE_BYTES: usize = 4 * 1024 * 1024;
 
-/// What a message holds: this, a line feed, and the event's wire form.
-#[derive(Serialize, Deserialize)]
-struct Record {
-    reason: String,
-    status: Option<u16>,
-    answer: String,
-    attempts: u32,
-    accepted_at: u64,
-    buried_at: u64,
-    user: u32,
-    kind: u8,
-}
-
+/// A message holds the letter's head, a line feed, and the event's wire form.
 fn encode(letter: &DeadLetter) -> Bytes {
-    let record = Record {
-        reason: letter.reason.as_str().to_owned(),
-        status: letter.status,
-        answer: letter.answer.clone(),
-        attempts: letter.attempts,
-        accepted_at: letter.accepted_at.as_millis(),
-        buried_at: letter.buried_at.as_millis(),
-        user: letter.user.bits(),
-        kind: message::number(letter.kind),
-    };
     // Fails only on maps with keys that aren't texts, of which it has none.
-    let mut bytes = serde_json::to_vec(&record).unwrap_or_default();
+    let mut bytes = serde_json::to_vec(&LetterHead::of(letter)).unwrap_or_default();
     bytes.push(b'\n');
     bytes.extend_from_slice(&letter.event);
     bytes.into()
@@ -58,20 +34,8 @@ fn encode(letter: &DeadLetter) -> Bytes {
 
 fn decode(sequence: Sequence, payload: &Bytes) -> Option<DeadLetter> {
     let end = memchr::memchr(b'\n', payload)?;
-    let record: Record = serde_json::from_slice(payload.get(..end)?).ok()?;
-    let reason = DeadLetterReason::ALL.into_iter().find(|r| r.as_str() == record.reason)?;
-    Some(DeadLetter {
-        sequence,
-        reason,
-        status: record.status,
-        answer: record.answer,
-        attempts: record.attempts,
-        accepted_at: Timestamp::from_millis(record.accepted_at),
-        buried_at: Timestamp::from_millis(record.buried_at),
-        user: UserHash::from_bits(record.user),
-        kind: message::kind_of(record.kind)?,
-        event: payload.slice(end + 1..),
-    })
+    let head: LetterHead = serde_json::from_slice(payload.get(..end)?).ok()?;
+    head.letter(sequence, payload.slice(end + 1..))
 }
 
 /// A dead letter, and its place in its stream.
@@ -312,7 +276,10 @@ pub(super) async fn last(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::clock::Timestamp;
     use crate::event::EventKind;
+    use crate::queue::UserHash;
+    use crate::telemetry::ledger::DeadLetterReason;
 
     #[test]
     fn a_letter_comes_back_as_it_was_stored() {
@@ -324,11 +291,14 @@ mod tests {
             attempts: 3,
             accepted_at: Timestamp::from_millis(1),
             buried_at: Timestamp::from_millis(2),
-            user: UserHash::of("1"),
+            user: UserHash::from_bits(0x0102_0304),
             kind: EventKind::Action,
             event: Bytes::from_static(b"{\"a\":\n1}"),
         };
-        assert_eq!(decode(Sequence::new(7), &encode(&letter)), Some(letter));
+        let bytes = encode(&letter);
+        let former = r#"{"reason":"too_large","status":413,"answer":"too\nlarge","attempts":3,"accepted_at":1,"buried_at":2,"user":16909060,"kind":1}"#;
+        assert_eq!(bytes, format!("{former}\n{{\"a\":\n1}}"), "as former versions wrote it");
+        assert_eq!(decode(Sequence::new(7), &bytes), Some(letter));
         assert_eq!(decode(Sequence::new(7), &Bytes::from_static(b"{}\n{}")), None);
     }
 }

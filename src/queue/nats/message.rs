@@ -13,6 +13,7 @@ use bytes::{BufMut as _, Bytes, BytesMut};
 
 use crate::clock::Timestamp;
 use crate::event::EventKind;
+use crate::queue::dead_letter::{kind_of, number_of};
 use crate::queue::{QueuedEvent, Sequence, UserHash};
 
 const VERSION: u8 = 1;
@@ -37,7 +38,7 @@ pub(super) fn encode(
 ) -> Bytes {
     let mut bytes = BytesMut::with_capacity(HEADER + json.len());
     bytes.put_u8(VERSION);
-    bytes.put_u8(number(kind));
+    bytes.put_u8(number_of(kind));
     bytes.put_u32_le(user.bits());
     bytes.put_u64_le(accepted_at.as_millis());
     bytes.put_slice(json);
@@ -62,23 +63,6 @@ pub(super) fn decode(sequence: Sequence, payload: &Bytes) -> Result<QueuedEvent,
         accepted_at: Timestamp::from_millis(accepted_at),
         json: payload.slice(HEADER..),
     })
-}
-
-pub(super) const fn number(kind: EventKind) -> u8 {
-    match kind {
-        EventKind::Classic => 0,
-        EventKind::Action => 1,
-        EventKind::Unique => 2,
-    }
-}
-
-pub(super) const fn kind_of(number: u8) -> Option<EventKind> {
-    match number {
-        0 => Some(EventKind::Classic),
-        1 => Some(EventKind::Action),
-        2 => Some(EventKind::Unique),
-        _ => None,
-    }
 }
 
 #[cfg(test)]

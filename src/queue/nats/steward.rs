@@ -20,10 +20,11 @@ use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
+use super::Shared;
 use super::letters::last;
 use super::reader::failed;
 use super::record::LaneRecord;
-use super::{Owned, Shared};
+use super::slots::Owned;
 use crate::queue::{Sequence, StoreError};
 
 /// Ticks in a lease.
