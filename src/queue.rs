@@ -60,7 +60,7 @@ mod tail;
 mod tests;
 mod writer;
 
-pub use backend::{Backend, FleetAccount, WorkerPanicked, Workers};
+pub use backend::{Backend, FleetAccount, SpillAccount, WorkerPanicked, Workers};
 pub use dead_letter::DeadLetter;
 pub use dedupe::{Answer, Begun, Dedupe, DedupeLimits, RequestKey, Underway};
 pub use generations::Damage;

@@ -1,5 +1,9 @@
 //! `check`: are the settings valid, and which ones apply?
 
+#[cfg(feature = "nats")]
+mod fleet;
+#[cfg(not(feature = "nats"))]
+#[path = "check/no_fleet.rs"]
 mod fleet;
 
 use std::process::ExitCode;

@@ -152,10 +152,18 @@ fn backend(draft: &mut Draft) {
         return;
     }
     let queue = &draft.settings.queue;
+    let forgets = queue.nats.spill
+        && draft.settings.events.dedupe_window.is_zero()
+        && draft.sound(&["queue.nats.spill", "events.dedupe_window"]);
     let (drops, is_late) = (
         queue.when_full == WhenFull::DropOldest && draft.sound(&["queue.when_full"]),
         queue.durability == Durability::Interval && draft.sound(&["queue.durability"]),
     );
+    if forgets {
+        let why = "expected more than 0, since with queue.nats.spill = true events may reach NATS \
+                   twice, and it has to know them again";
+        draft.refuse("events.dedupe_window", why.to_owned());
+    }
     if drops {
         let why = "expected `reject`, since queue.backend = nats drops no events of the fleet";
         draft.refuse("queue.when_full", why.to_owned());
@@ -168,10 +176,20 @@ fn backend(draft: &mut Draft) {
 }
 
 fn room(draft: &mut Draft) {
-    let (name, max_bytes) = match draft.settings.queue.backend {
-        Backend::Sled => ("queue.max_bytes", draft.settings.queue.max_bytes),
-        Backend::Nats => ("queue.nats.max_bytes", draft.settings.queue.nats.max_bytes),
-    };
+    let queue = &draft.settings.queue;
+    let (disk, nats) =
+        (("queue.max_bytes", queue.max_bytes), ("queue.nats.max_bytes", queue.nats.max_bytes));
+    match (queue.backend, queue.nats.spill) {
+        (Backend::Sled, _) => has_room(draft, disk),
+        (Backend::Nats, false) => has_room(draft, nats),
+        (Backend::Nats, true) => {
+            has_room(draft, disk);
+            has_room(draft, nats);
+        }
+    }
+}
+
+fn has_room(draft: &mut Draft, (name, max_bytes): (&'static str, u64)) {
     if !draft.sound(&[name, "api.max_body"]) {
         return;
     }

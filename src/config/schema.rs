@@ -190,8 +190,8 @@ pub(crate) static SCHEMA: &[Setting] = &[
     setting!(queue.interval = "50ms", Period::POSITIVE, Reload, open;
         "How often written events are made durable where queue.durability is `interval`."),
     setting!(queue.max_bytes = "1GiB", Size { min: 8, max: 64 * TIB }, Restart, open;
-        "The most disk space that queued events take. It must hold at least 8 bodies of "
-        "api.max_body."),
+        "The most disk space that queued events take; with queue.nats.spill, those that wait for "
+        "NATS. It must hold at least 8 bodies of api.max_body."),
     setting!(queue.when_full = "reject",
         Words(&[("reject", WhenFull::Reject), ("drop_oldest", WhenFull::DropOldest)]),
         Reload, open;
@@ -226,6 +226,10 @@ pub(crate) static SCHEMA: &[Setting] = &[
         "events are answered 503. It must hold at least 8 bodies of api.max_body."),
     setting!(queue.nats.lease = "10s", Period::SECONDS, Restart, open;
         "How long a replica that is no longer heard of keeps its lanes."),
+    setting!(queue.nats.spill = "false", Boolean, Restart, open;
+        "Whether events go to this replica's disk while NATS can't be reached or does not take them, "
+        "in place of 503: into queue.dir, up to queue.max_bytes; and from there to NATS later, in "
+        "order. It needs events.dedupe_window."),
     setting!(dead_letters.max_bytes = "64MiB", Size { min: KIB, max: TIB }, Reload, open;
         "The most disk space that dead letters take."),
     setting!(dead_letters.when_full = "pause",
@@ -358,6 +362,7 @@ fn blank() -> Settings {
                 lanes: 0,
                 max_bytes: 0,
                 lease: zero,
+                spill: false,
             },
         },
         delivery: Delivery {

@@ -135,6 +135,7 @@ pub struct Nats {
     pub lanes: usize,
     pub max_bytes: u64,
     pub lease: Duration,
+    pub spill: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

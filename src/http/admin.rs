@@ -55,8 +55,8 @@ use query::Query;
 use route::{Action, LettersAction};
 pub use standing::{EventStanding, EventState};
 pub use status::{
-    CacheStatus, DamageStatus, EventCounts, LaneStatus, NatsStatus, QueueStatus, Ready, Status,
-    UpstreamStatus,
+    CacheStatus, DamageStatus, EventCounts, LaneStatus, NatsStatus, QueueStatus, Ready,
+    SpillStatus, Status, UpstreamStatus,
 };
 use status_stream::Places;
 pub use stream::{EventNotice, FollowRequest, LostNotices};

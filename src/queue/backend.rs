@@ -31,6 +31,16 @@ pub struct FleetAccount {
     pub replicas: usize,
     /// What an acknowledgement means, in words.
     pub acknowledgement: String,
+    /// None where `queue.nats.spill` is off.
+    pub spill: Option<SpillAccount>,
+}
+
+/// What waits on this replica's disk until NATS takes it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SpillAccount {
+    pub events: u64,
+    pub bytes: u64,
+    pub capacity_bytes: u64,
 }
 
 /// What runs for a queue; to be joined once the queue is closed.
@@ -62,7 +72,7 @@ impl Workers {
         match self {
             Self::Sled(threads) => threads.ended().await,
             #[cfg(feature = "nats")]
-            Self::Nats(tasks) => tasks.ended().await,
+            Self::Nats(tasks) => Box::pin(tasks.ended()).await,
         }
     }
 
@@ -74,7 +84,7 @@ impl Workers {
         match self {
             Self::Sled(threads) => Ok(tokio::task::spawn_blocking(|| threads.join()).await??),
             #[cfg(feature = "nats")]
-            Self::Nats(tasks) => Ok(tasks.join().await?),
+            Self::Nats(tasks) => Box::pin(tasks.join()).await,
         }
     }
 }
@@ -164,7 +174,7 @@ impl Backend {
         match self {
             Self::Sled(queue) => queue.damages(),
             #[cfg(feature = "nats")]
-            Self::Nats(_) => Vec::new(),
+            Self::Nats(queue) => queue.damages(),
         }
     }
 

@@ -41,6 +41,19 @@ impl Mark {
     pub(super) fn of_event(user_id: &str, event_type: &str, idempotence_key: &str) -> Self {
         Self(hash(b'e', &[user_id.as_bytes(), event_type.as_bytes(), idempotence_key.as_bytes()]))
     }
+
+    /// Of an event that has none, and is to be told from all others.
+    #[cfg(feature = "nats")]
+    pub(super) fn random() -> Self {
+        Self(rand::random())
+    }
+
+    /// Of an event that was stored without one, the same each time it is read.
+    #[cfg(feature = "nats")]
+    pub(super) fn of_stored(sequence: Sequence, accepted_at: Timestamp, json: &[u8]) -> Self {
+        let [sequence, at] = [sequence.get(), accepted_at.as_millis()].map(u64::to_le_bytes);
+        Self(hash(b's', &[&sequence, &at, json]))
+    }
 }
 
 /// A request's identity, and what it said.
@@ -76,7 +89,7 @@ pub struct Answer {
     body: u128,
     accepted: u64,
     duplicates: u64,
-    /// The first of its events' consecutive sequences; 0 where none was accepted.
+    /// The first of its events' consecutive sequences; 0 where they have none.
     first: u64,
     /// The rest of a lenient answer, as it was sent.
     pub rest: Option<String>,
@@ -87,8 +100,8 @@ impl Answer {
     #[must_use]
     pub fn appended(&self) -> Appended {
         let last = self.first.saturating_add(self.accepted).saturating_sub(1);
-        let sequences =
-            (self.accepted > 0).then(|| (Sequence::new(self.first), Sequence::new(last)));
+        let sequences = (self.accepted > 0 && self.first > 0)
+            .then(|| (Sequence::new(self.first), Sequence::new(last)));
         Appended { accepted: self.accepted, duplicates: self.duplicates, sequences }
     }
 
@@ -148,11 +161,12 @@ impl Underway {
         self
     }
 
-    /// What names the request's events for whoever else keeps them apart: the same for the same key
-    /// and body.
+    /// The identity of the request's event at `index` for whoever else keeps events apart: the same
+    /// for the same key and body.
     #[cfg(feature = "nats")]
-    pub(super) fn message_id(&self) -> String {
-        format!("request-{:032x}-{:032x}", self.key.key, self.key.body)
+    pub(super) fn mark(&self, index: usize) -> Mark {
+        let [key, body] = [self.key.key, self.key.body].map(u128::to_le_bytes);
+        Mark(hash(b'r', &[&key, &body, &(index as u64).to_le_bytes()]))
     }
 
     /// The answer to remember; none where it is too long.

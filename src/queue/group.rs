@@ -217,6 +217,7 @@ impl GroupBuilder {
                 kind: entry.head.kind,
                 accepted_at: self.accepted_at,
                 json,
+                mark: entry.head.mark.map(|mark| mark.0.to_le_bytes()),
             });
             match entry.head.origin {
                 None => self.group.kinds[entry.head.kind as usize] += 1,

@@ -21,6 +21,8 @@ pub struct QueuedEvent {
     pub accepted_at: Timestamp,
     /// The wire form.
     pub json: Bytes,
+    /// What a repetition of it is known by, where it was stored with that.
+    pub mark: Option<[u8; 16]>,
 }
 
 impl QueuedEvent {

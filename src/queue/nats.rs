@@ -7,12 +7,14 @@
 //! - The stream NAME-DEAD has a message a dead letter.
 //!
 //! The parts: `options` says how it is opened and why it can't be. `connect` creates or checks the
-//! streams, `survey` is what it finds. `publish` appends. `log` is what delivery sees; `reader`
+//! streams, `survey` is what it finds. `publish` appends, by `flights`; `spill` keeps what NATS does
+//! not take. `log` is what delivery sees; `reader`
 //! reads a lane. `steward` shares the lanes out among the replicas, `slots` are this one's. `record`
 //! and `message` are the formats. `letters` is what operators do with dead letters.
 //!
 //! Invariants:
-//! - Nothing is acknowledged before JetStream acknowledged it.
+//! - Nothing is acknowledged before JetStream acknowledged it, or, where there is a spill, this
+//!   replica's disk has it.
 //! - Every writing of a lane's cursor names the revision that it replaces, so whoever has lost a
 //!   lane stores nothing of it. A batch's extent and key are stored that way before it is first
 //!   sent, so whoever has lost a lane begins nothing new; and the next owner sends the same bytes
@@ -21,6 +23,7 @@
 
 mod changes;
 mod connect;
+mod flights;
 mod letters;
 mod log;
 mod message;
@@ -29,6 +32,7 @@ mod publish;
 mod reader;
 mod record;
 mod slots;
+mod spill;
 mod steward;
 mod survey;
 mod tally;
@@ -52,14 +56,16 @@ use self::publish::{Published, Publisher, Request};
 use self::reader::failed;
 use self::record::LaneRecord;
 use self::slots::Slot;
+use self::spill::{Forwarder, Spill};
 use self::steward::Steward;
 pub use self::survey::{StreamSurvey, Survey};
 use self::tally::Tally;
 use super::dedupe::Dedupe;
 use super::readiness::AtomicReadiness;
 use super::{
-    AppendError, Appended, Appender, Begun, DedupeLimits, FleetAccount, Location, QueuedEvent,
-    Readiness, RequestKey, Sequence, StoreError, Submission, UserHash,
+    AppendError, Appended, Appender, Begun, Damage, DedupeLimits, FleetAccount, Location,
+    QueuedEvent, Readiness, RequestKey, Sequence, StoreError, Submission, Threads, UserHash,
+    WorkerPanicked,
 };
 use crate::clock::Clock;
 use crate::telemetry::Metrics;
@@ -88,6 +94,7 @@ pub struct FleetTasks {
     tasks: JoinSet<()>,
     /// The first that panicked.
     failed: Option<TaskPanicked>,
+    spill: Option<(Arc<Spill>, Threads)>,
 }
 
 /// A task of the queue panicked.
@@ -101,20 +108,41 @@ impl FleetTasks {
     /// # Cancel safety
     /// Safe: [`FleetTasks::join`] tells why.
     pub async fn ended(&mut self) {
+        let Some((_, threads)) = &self.spill else { return self.task_ended().await };
+        let ended = threads.ended();
+        tokio::select! {
+            () = self.task_ended() => {}
+            () = ended => {}
+        }
+    }
+
+    async fn task_ended(&mut self) {
         if let Some(Err(error)) = self.tasks.join_next().await {
             self.failed.get_or_insert(TaskPanicked(error));
         }
     }
 
-    /// Waits for all tasks to end.
+    /// Waits for all tasks, and the spill's threads, to end.
     ///
     /// # Errors
     /// When one panicked.
-    pub async fn join(mut self) -> Result<(), TaskPanicked> {
+    pub async fn join(mut self) -> Result<(), WorkerPanicked> {
         while !self.tasks.is_empty() {
-            self.ended().await;
+            self.task_ended().await;
         }
-        self.failed.map_or(Ok(()), Err)
+        if let Some((spill, threads)) = self.spill {
+            // Whoever could have appended to it has ended.
+            spill.close();
+            let left = spill.events();
+            if left > 0 {
+                tracing::warn!(
+                    events = left,
+                    "events stay in the spill: the next start passes them on to NATS"
+                );
+            }
+            tokio::task::spawn_blocking(|| threads.join()).await??;
+        }
+        Ok(self.failed.map_or(Ok(()), Err)?)
     }
 }
 
@@ -138,6 +166,7 @@ struct Shared {
     /// None once closed.
     requests: Mutex<Option<mpsc::Sender<Request>>>,
     waiting: Arc<Semaphore>,
+    spill: Option<Arc<Spill>>,
     readiness: AtomicReadiness,
     max_bytes: u64,
     tally: Mutex<Tally>,
@@ -183,8 +212,10 @@ impl Shared {
         self.tally.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn is_connected(&self) -> bool {
-        self.streams.client.connection_state() == State::Connected
+    /// Whether NATS can be reached, as far as is known.
+    fn is_there(&self) -> bool {
+        let is_connected = self.streams.client.connection_state() == State::Connected;
+        is_connected && self.is_sure(Instant::now())
     }
 }
 
@@ -202,7 +233,14 @@ impl FleetQueue {
     pub fn account(&self) -> FleetAccount {
         let streams = &self.shared.streams;
         let replicas = streams.events.cached_info().config.num_replicas;
-        connect::account(&streams.client, &self.shared.prefix, replicas)
+        let account = connect::account(&streams.client, &self.shared.prefix, replicas);
+        FleetAccount { spill: self.shared.spill.as_ref().map(|spill| spill.account()), ..account }
+    }
+
+    /// What was found damaged of the spill since the start.
+    #[must_use]
+    pub fn damages(&self) -> Vec<Damage> {
+        self.shared.spill.as_ref().map(|spill| spill.damages()).unwrap_or_default()
     }
 
     /// Connects, creates or checks the streams, and starts the tasks.
@@ -225,6 +263,10 @@ impl FleetQueue {
         let paused = letters::last(&streams.state.stream, &key).await;
         let paused = paused.map_err(|error| NatsError::request(&options.stream, &error))?;
         let paused = paused.is_some_and(|message| *message.payload == *b"true");
+        let (spill, threads) = match &options.spill {
+            Some(options) => Some(Spill::open(options.clone(), &clock, &metrics).await?).unzip(),
+            None => (None, None),
+        };
         let stop = CancellationToken::new();
         let (changes, changes_waiting) = mpsc::channel(changes::WAITING);
         let shared = Arc::new(Shared {
@@ -239,6 +281,7 @@ impl FleetQueue {
             sure_until: AtomicU64::new(0),
             requests: Mutex::new(Some(requests)),
             waiting: Arc::new(Semaphore::new(WAITING_BYTES)),
+            spill,
             readiness: AtomicReadiness::default(),
             max_bytes: options.max_bytes,
             tally: Mutex::default(),
@@ -252,14 +295,21 @@ impl FleetQueue {
             clock,
         });
         let mut tasks = JoinSet::new();
-        let publisher = Publisher { shared: Arc::clone(&shared), requests: waiting_requests };
+        let (forwards, waiting_forwards) = mpsc::channel(1);
+        let publisher = Publisher::new(Arc::clone(&shared), waiting_requests, waiting_forwards);
         tasks.spawn(publisher.run());
-        let mut steward = Steward::new(Arc::clone(&shared), stop, options.lease);
+        let mut steward = Steward::new(Arc::clone(&shared), stop.clone(), options.lease);
         let begun = steward.tick().await;
         begun.map_err(|error| NatsError::request(&options.stream, &error))?;
         shared.metrics.ledger.update(|counts| counts.recovered = counts.queued());
         tasks.spawn(steward.run());
-        Ok((Self { shared }, FleetTasks { tasks, failed: None }))
+        if let Some(spill) = &shared.spill {
+            spill.measure(&shared.metrics);
+            let (shared, spill) = (Arc::clone(&shared), Arc::clone(spill));
+            tasks.spawn(Forwarder { shared, spill, forwards, stop }.run());
+        }
+        let spill = shared.spill.clone().zip(threads);
+        Ok((Self { shared }, FleetTasks { tasks, failed: None, spill }))
     }
 
     /// Takes no more events; gives the lanes back. Delivery is to have ended.
@@ -334,19 +384,25 @@ impl FleetQueue {
         }
     }
 
-    async fn publish(&self, submission: Submission) -> Result<Published, AppendError> {
+    /// Publishes a request; where it `may_spill`, the spill may take it in NATS' place.
+    async fn publish(
+        &self,
+        submission: Submission,
+        may_spill: bool,
+    ) -> Result<Published, AppendError> {
         let share = submission.bytes().clamp(WAITING_LEAST, WAITING_BYTES);
         let share = u32::try_from(share).unwrap_or(u32::MAX);
         let waiting = Arc::clone(&self.shared.waiting);
         let permit = waiting.acquire_many_owned(share).await.map_err(|_| AppendError::Closed)?;
         // Nothing is handed to a connection that is known to be gone: its outcome would be unknown.
-        if self.ready() == Readiness::Unreachable {
+        let has_spill = may_spill && self.shared.spill.is_some();
+        if !has_spill && !self.shared.is_there() {
             return Err(AppendError::Unreachable);
         }
         let requests = self.shared.requests.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let requests = requests.ok_or(AppendError::Closed)?;
         let (done, published) = oneshot::channel();
-        let request = Request { submission, done, permit };
+        let request = Request { submission, done, permit, may_spill };
         requests.send(request).await.map_err(|_| AppendError::Closed)?;
         published.await.unwrap_or(Err(AppendError::OutcomeUnknown))
     }
@@ -357,7 +413,7 @@ impl Appender for FleetQueue {
         if submission.is_void() {
             return Ok(Appended::default());
         }
-        Ok(self.publish(submission).await?.appended)
+        Ok(self.publish(submission, true).await?.appended)
     }
 
     fn begin(&self, key: RequestKey) -> Begun {
@@ -366,9 +422,14 @@ impl Appender for FleetQueue {
 
     fn ready(&self) -> Readiness {
         let shared = &self.shared;
-        let bytes = shared.metrics.ledger.snapshot().queue_bytes;
+        let bytes = shared.metrics.ledger.read(|counts| counts.queue_bytes);
         let state = shared.readiness.get(bytes, shared.max_bytes);
-        let is_there = shared.is_connected() && shared.is_sure(Instant::now());
-        if state != Readiness::Closed && !is_there { Readiness::Unreachable } else { state }
+        let is_there = shared.is_there();
+        match &shared.spill {
+            _ if state == Readiness::Closed => state,
+            Some(spill) if !is_there || spill.events() > 0 => spill.ready(),
+            _ if !is_there => Readiness::Unreachable,
+            _ => state,
+        }
     }
 }

@@ -407,7 +407,7 @@ impl Appender for Queue {
     }
 
     fn ready(&self) -> Readiness {
-        let bytes = self.shared.metrics.ledger.snapshot().queue_bytes;
+        let bytes = self.shared.metrics.ledger.read(|counts| counts.queue_bytes);
         self.shared.readiness.get(bytes, self.shared.max_bytes)
     }
 }

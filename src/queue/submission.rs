@@ -86,6 +86,19 @@ impl Submission {
         self.push_record(EventHead { user, kind, mark: None, origin: Some(origin) }, wire);
     }
 
+    /// Adds an event for a queue that passes it on, with the identity that it has wherever it goes:
+    /// this queue itself looks for no repetition of it.
+    #[cfg(feature = "nats")]
+    pub(super) fn push_spilled(
+        &mut self,
+        user: UserHash,
+        kind: EventKind,
+        mark: Mark,
+        wire: &[u8],
+    ) {
+        self.push_record(EventHead { user, kind, mark: Some(mark), origin: None }, wire);
+    }
+
     fn push_record(&mut self, head: EventHead, wire: &[u8]) {
         encode_record(&head, wire, &mut self.records);
         self.entries.push(Entry { head, end: self.records.len() });

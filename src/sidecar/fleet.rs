@@ -68,7 +68,7 @@ mod opening {
     use crate::queue::{
         Backend, DedupeLimits, FleetOptions, FleetQueue, FleetSurvey, NatsError, Workers,
     };
-    use crate::sidecar::{SidecarError, open_upstream};
+    use crate::sidecar::{SidecarError, open_upstream, queue_options};
     use crate::telemetry::Metrics;
     use crate::upstream::Upstream;
 
@@ -115,6 +115,7 @@ mod opening {
                 window: settings.events.dedupe_window,
                 entries: settings.events.dedupe_entries,
             },
+            spill: settings.queue.nats.spill.then(|| queue_options(settings)),
         }
     }
 }

@@ -10,7 +10,7 @@ use crate::config::Durability;
 use crate::delivery::Controls;
 use crate::http::admin::{
     CacheStatus, DamageStatus, EventCounts, EventStanding, EventState, FollowRequest, LaneStatus,
-    NatsStatus, Operations, QueueStatus, Ready, Status, UpstreamStatus,
+    NatsStatus, Operations, QueueStatus, Ready, SpillStatus, Status, UpstreamStatus,
 };
 use crate::http::readiness_text;
 use crate::queue::{
@@ -98,6 +98,11 @@ impl Operations for Operator {
                     stream: account.stream,
                     replicas: account.replicas,
                     acknowledgement: account.acknowledgement,
+                    spill: account.spill.map(|spill| SpillStatus {
+                        events: spill.events,
+                        bytes: spill.bytes,
+                        capacity_bytes: spill.capacity_bytes,
+                    }),
                 }),
             },
             lanes: lanes.collect(),

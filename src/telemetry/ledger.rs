@@ -116,6 +116,11 @@ impl Ledger {
         change(&mut self.counts.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
+    /// Some of the counts, without a copy of all.
+    pub fn read<R>(&self, some: impl FnOnce(&Counts) -> R) -> R {
+        some(&self.counts.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
     #[must_use]
     pub fn snapshot(&self) -> Counts {
         self.counts.lock().unwrap_or_else(PoisonError::into_inner).clone()

@@ -108,6 +108,9 @@ pub struct Metrics {
     /// Worked out at each scrape.
     pub queue_oldest_age: Gauge,
     pub queue_disk_free: IntGauge,
+    pub spill_events: IntGauge,
+    pub spill_bytes: IntGauge,
+    pub spill_forwarded: IntCounter,
     pub config_reloads: IntCounterVec,
     pub commit_duration: Histogram,
     pub commit_events: Histogram,
@@ -165,6 +168,21 @@ impl Metrics {
                 &registry,
                 "gmfy_queue_disk_free_bytes",
                 "Bytes free for this process on the disk that holds the queue.",
+            )?,
+            spill_events: gauge(
+                &registry,
+                "gmfy_spill_events",
+                "Events on this replica's disk that wait for NATS (queue.nats.spill).",
+            )?,
+            spill_bytes: gauge(
+                &registry,
+                "gmfy_spill_bytes",
+                "Bytes that the spill takes on this replica's disk.",
+            )?,
+            spill_forwarded: counter(
+                &registry,
+                "gmfy_spill_forwarded_total",
+                "Events of the spill that NATS has since.",
             )?,
             config_reloads: counters(
                 &registry,

@@ -27,4 +27,5 @@ mod refusals;
 mod replicas;
 mod secured;
 mod server;
+mod spill;
 mod start;

@@ -30,6 +30,15 @@ pub(super) fn status(status: &Status, paint: Paint) -> String {
         );
         lines.push(row("NATS", &cell(&servers, 2 * LONGEST)));
         lines.push(row("", &cell(&nats.acknowledgement, 4 * LONGEST)));
+        if let Some(spill) = &nats.spill {
+            let text = format!(
+                "{} waiting for NATS on this replica's disk; {} of {}",
+                events_counted(spill.events),
+                HumanBytes(spill.bytes),
+                HumanBytes(spill.capacity_bytes),
+            );
+            lines.push(row("spill", &text));
+        }
     }
     lines.push(row("dead letters", &dead_letters(status, paint)));
     lines.push(row("events", &events(status)));

@@ -74,6 +74,7 @@ impl MemoryLog {
             kind,
             accepted_at,
             json: Bytes::from(format!("{{\"n\":{number},\"u\":{user}}}")),
+            mark: None,
         });
         drop(inner);
         self.metrics.ledger.update(|counts| counts.appended += 1);

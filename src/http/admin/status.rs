@@ -73,6 +73,17 @@ pub struct NatsStatus {
     pub replicas: usize,
     /// What it means that an event was acknowledged, in words.
     pub acknowledgement: String,
+    /// Where `queue.nats.spill` is on: what waits on this replica's disk until NATS takes it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub spill: Option<SpillStatus>,
+}
+
+/// The events of this replica that NATS has not, as far as is known.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct SpillStatus {
+    pub events: u64,
+    pub bytes: u64,
+    pub capacity_bytes: u64,
 }
 
 /// Something of the queue's folder that was damaged. What was readable of it is kept; the events

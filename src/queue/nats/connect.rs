@@ -117,7 +117,7 @@ async fn client(options: &Options) -> Result<(Client, Context), NatsError> {
     let context = ContextBuilder::new()
         .timeout(TIMEOUT)
         .ack_timeout(TIMEOUT)
-        .max_ack_inflight(2 * super::publish::OUTSTANDING)
+        .max_ack_inflight(2 * super::flights::OUTSTANDING)
         .backpressure_on_inflight(true)
         .build(client.clone());
     Ok((client, context))
@@ -164,7 +164,8 @@ pub(super) async fn survey(options: &Options) -> Result<Survey, NatsError> {
 pub(super) fn account(client: &Client, stream: &str, replicas: usize) -> FleetAccount {
     let server_version = client.server_info().version;
     let acknowledgement = acknowledgement(&server_version, replicas);
-    FleetAccount { server_version, stream: stream.to_owned(), replicas, acknowledgement }
+    let stream = stream.to_owned();
+    FleetAccount { server_version, stream, replicas, acknowledgement, spill: None }
 }
 
 /// In words. A server's INFO and JetStream's API tell a client nothing of `sync_interval`.

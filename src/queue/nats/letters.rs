@@ -10,7 +10,7 @@ use bytes::Bytes;
 use futures_util::{StreamExt as _, TryStreamExt as _};
 use tracing::error;
 
-use super::publish::code;
+use super::flights::code;
 use super::reader::failed;
 use super::{CONCURRENT, FleetQueue};
 use crate::queue::dead_letter::LetterHead;
@@ -168,7 +168,7 @@ impl FleetQueue {
         for Found { letter, .. } in &found {
             submission.push_requeued(letter.sequence, letter.user, letter.kind, &letter.event);
         }
-        let published = self.publish(submission).await?;
+        let published = self.publish(submission, false).await?;
         let mut requeued = Vec::with_capacity(found.len());
         for (Found { letter, message }, to) in found.into_iter().zip(published.sequences) {
             let from = letter.sequence;

@@ -62,6 +62,7 @@ pub(super) fn decode(sequence: Sequence, payload: &Bytes) -> Result<QueuedEvent,
         kind,
         accepted_at: Timestamp::from_millis(accepted_at),
         json: payload.slice(HEADER..),
+        mark: None,
     })
 }
 
@@ -79,7 +80,7 @@ mod tests {
         let event = decode(sequence, &bytes).unwrap();
         let json = Bytes::from_static(b"{}");
         let kind = EventKind::Unique;
-        assert_eq!(event, QueuedEvent { sequence, user, kind, accepted_at: at, json });
+        assert_eq!(event, QueuedEvent { sequence, user, kind, accepted_at: at, json, mark: None });
     }
 
     #[test]

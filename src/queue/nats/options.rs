@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::queue::DedupeLimits;
+use crate::queue::{DedupeLimits, OpenError, Options as SpillOptions};
 
 /// How a fleet's queue is opened. Sizes are in bytes.
 #[derive(Clone, Debug)]
@@ -19,6 +19,8 @@ pub struct Options {
     pub dead_letters_max_bytes: u64,
     pub max_event: usize,
     pub dedupe: DedupeLimits,
+    /// Where events are kept that NATS does not take; they are refused where there is none.
+    pub spill: Option<SpillOptions>,
 }
 
 impl Options {
@@ -36,6 +38,7 @@ impl Options {
             dead_letters_max_bytes: 1 << 20,
             max_event: 1 << 16,
             dedupe: DedupeLimits { window: Duration::from_secs(600), entries: 1000 },
+            spill: None,
         }
     }
 }
@@ -94,6 +97,8 @@ pub enum NatsError {
          {bucket} are the old one's: delete the bucket too (`nats kv del {bucket}`)"
     )]
     Recreated { stream: String, bucket: String },
+    #[error("queue.nats.spill: {0}")]
+    Spill(#[from] OpenError),
 }
 
 impl NatsError {

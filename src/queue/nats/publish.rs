@@ -4,26 +4,25 @@
 //! A request that JetStream took in part is of unknown outcome: what it took is delivered. Sent
 //! again with the same `Idempotency-Key`, its events have the same message ids, and JetStream takes
 //! only those that it has not.
+//!
+//! With a spill, a request that can't be published, or is of unknown outcome, goes there as a whole,
+//! and comes back from there with the same message ids. See `spill`.
 
-use std::collections::HashMap;
-use std::future::IntoFuture as _;
 use std::sync::Arc;
-use std::time::Instant;
 
-use async_nats::jetstream::ErrorCode;
-use async_nats::jetstream::context::{PublishError, PublishErrorKind};
-use async_nats::jetstream::message::PublishMessage;
 use async_nats::jetstream::publish::PublishAck;
-use bytes::Bytes;
 use futures_util::StreamExt as _;
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
-use tracing::error;
+use tokio::time::Instant;
+use tracing::{error, warn};
 
 use super::Shared;
+use super::flights::{Event, Flight, Flights, Identity};
 use super::message;
-use crate::queue::dedupe::Underway;
+use super::spill::{Forward, Gate, Spill, submission};
+use crate::queue::dedupe::{Mark, Underway};
 use crate::queue::frame::EventHead;
 use crate::queue::submission::Entry;
 use crate::queue::{AppendError, Appended, QueuedEvent, Readiness, Sequence, Submission};
@@ -31,261 +30,257 @@ use crate::telemetry::ledger::KINDS;
 use crate::telemetry::stream::{EventOutcome, Happening};
 use crate::telemetry::traces::{Accepting, Span};
 
-/// Publications that wait for their acknowledgement, at most.
-pub(super) const OUTSTANDING: usize = 8192;
-
 /// A request on its way to JetStream.
 #[derive(Debug)]
 pub(super) struct Request {
     pub(super) submission: Submission,
     pub(super) done: oneshot::Sender<Result<Published, AppendError>>,
     pub(super) permit: OwnedSemaphorePermit,
+    /// Whether the spill may take it.
+    pub(super) may_spill: bool,
 }
 
 /// What a request's append did.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Published {
     pub(super) appended: Appended,
-    /// Each event's sequence, in their order; duplicates have none.
+    /// Each event's sequence, in their order; duplicates have none. Empty where the spill has them.
     pub(super) sequences: Vec<Option<Sequence>>,
 }
 
-/// A request of which acknowledgements are outstanding.
-struct Waiting {
+/// Who waits for an answer.
+struct Caller {
     done: oneshot::Sender<Result<Published, AppendError>>,
     key: Option<Underway>,
     traced: Option<(Span, Box<Accepting>)>,
-    events: Vec<Event>,
-    outstanding: usize,
     begun: Instant,
+    may_spill: bool,
     _permit: OwnedSemaphorePermit,
 }
 
-struct Event {
-    head: EventHead,
-    payload: Bytes,
-    /// Whether its message id is the request's own, so that a repetition is the first one's.
-    is_keyed: bool,
-    result: Option<Result<PublishAck, AppendError>>,
+/// For whom a flight is.
+enum Of {
+    Caller(Box<Caller>),
+    Forwarder(oneshot::Sender<Result<(), AppendError>>),
 }
 
-type Ack = BoxFuture<'static, (u64, usize, Result<PublishAck, PublishError>)>;
+/// The publisher's side of the spill.
+struct Inlet {
+    spill: Arc<Spill>,
+    gate: Gate,
+    appending: Appending,
+}
+
+type Appending = FuturesUnordered<BoxFuture<'static, Spilled>>;
+
+/// A request that the spill took, or not.
+struct Spilled {
+    caller: Box<Caller>,
+    result: Result<Appended, AppendError>,
+    kinds: [u64; KINDS.len()],
+    /// Whether JetStream may have some of it.
+    was_sent: bool,
+}
 
 /// See the module.
 pub(super) struct Publisher {
-    pub(super) shared: Arc<Shared>,
-    pub(super) requests: mpsc::Receiver<Request>,
+    shared: Arc<Shared>,
+    requests: mpsc::Receiver<Request>,
+    flights: Flights<Of>,
+    inlet: Option<Inlet>,
+    forwards: mpsc::Receiver<Forward>,
 }
 
 impl Publisher {
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        requests: mpsc::Receiver<Request>,
+        forwards: mpsc::Receiver<Forward>,
+    ) -> Self {
+        let inlet = shared.spill.as_ref().map(|spill| Inlet {
+            gate: spill.gate(),
+            spill: Arc::clone(spill),
+            appending: FuturesUnordered::new(),
+        });
+        Self { flights: Flights::new(Arc::clone(&shared)), shared, requests, inlet, forwards }
+    }
+
     /// Publishes until the last sender is dropped, then answers what is outstanding.
     pub(super) async fn run(mut self) {
-        let mut acks: FuturesUnordered<Ack> = FuturesUnordered::new();
-        let mut waiting = HashMap::new();
-        let mut number = 0;
         let mut is_open = true;
-        while is_open || !acks.is_empty() {
+        loop {
+            let Self { requests, flights, inlet, forwards, .. } = &mut self;
+            let is_appending = inlet.as_ref().is_some_and(|inlet| !inlet.appending.is_empty());
+            if !is_open && flights.is_empty() && !is_appending {
+                return;
+            }
+            let holds = inlet.as_ref().and_then(Inlet::holds);
+            let inlet = inlet.as_mut().map(|Inlet { gate, appending, .. }| (gate, appending));
+            let (gate, appending) = inlet.unzip();
             tokio::select! {
                 biased;
-                Some(ack) = acks.next() => self.acknowledged(&mut waiting, ack),
-                request = self.requests.recv(), if is_open => match request {
+                Some(flight) = flights.next() => self.landed(flight),
+                Some(spilled) = next(appending) => self.spilled(spilled),
+                Some(Forward { events, done }) = forwards.recv() => {
+                    self.flights.send_chained(Flight { of: Of::Forwarder(done), events });
+                }
+                request = requests.recv(), if is_open && holds.is_none() => match request {
                     None => is_open = false,
-                    Some(request) => {
-                        number += 1;
-                        self.publish(number, request, &mut waiting, &mut acks).await;
-                    }
+                    Some(request) => self.publish(request).await,
                 },
+                () = released(gate, holds), if holds.is_some() => {}
             }
         }
     }
 
-    async fn publish(
-        &self,
-        number: u64,
-        request: Request,
-        waiting: &mut HashMap<u64, Waiting>,
-        acks: &mut FuturesUnordered<Ack>,
-    ) {
+    async fn publish(&mut self, request: Request) {
         let at = self.shared.clock.now();
-        let Request { mut submission, done, permit } = request;
+        let Request { mut submission, done, permit, may_spill } = request;
         let traced = submission.take_accepting().and_then(|request| {
             let traces = self.shared.metrics.traces.as_ref()?;
             Some((traces.commit(&request), request))
         });
         let (records, entries, key) = submission.into_parts();
-        let key_id = key.as_ref().map(Underway::message_id);
-        let dedupes = !self.shared.dedupe.limits().window.is_zero();
         let mut events = Vec::with_capacity(entries.len());
         let mut start = 0;
-        for Entry { head, end } in entries {
+        for (index, Entry { head, end }) in entries.into_iter().enumerate() {
             let json = records.get(start + head.length()..end).unwrap_or_default();
             start = end;
             let payload = message::encode(head.user, head.kind, at, json);
-            events.push(Event { head, payload, is_keyed: false, result: None });
+            let identity = self.identity(head, key.as_ref(), index);
+            events.push(Event {
+                user: head.user,
+                kind: head.kind,
+                identity,
+                payload,
+                result: None,
+            });
         }
-        let count = events.len();
-        let request = Waiting {
-            done,
-            key,
-            traced,
-            outstanding: count,
-            events,
-            begun: Instant::now(),
-            _permit: permit,
+        let begun = Instant::now();
+        let caller = Box::new(Caller { done, key, traced, begun, may_spill, _permit: permit });
+        // Without events there is nothing but an answer to remember.
+        let is_void = events.is_empty();
+        match &self.inlet {
+            _ if is_void => self.landed(Flight { of: Of::Caller(caller), events }),
+            None => self.flights.send(Flight { of: Of::Caller(caller), events }).await,
+            Some(inlet) if !may_spill || inlet.gate.is_open() && self.shared.is_there() => {
+                self.flights.send_chained(Flight { of: Of::Caller(caller), events });
+            }
+            Some(_) => self.spill(caller, &events, false),
+        }
+    }
+
+    fn identity(&self, head: EventHead, key: Option<&Underway>, index: usize) -> Identity {
+        let dedupes = !self.shared.dedupe.limits().window.is_zero();
+        match (head.origin, head.mark, key) {
+            (Some(origin), ..) => Identity::Requeued(origin),
+            (None, Some(mark), _) if dedupes => Identity::Unique(mark),
+            (None, None, Some(key)) if dedupes => Identity::Request(key.mark(index)),
+            // To be known where it is sent again.
+            (None, ..) if self.inlet.is_some() => Identity::Request(Mark::random()),
+            (None, ..) => Identity::None,
+        }
+    }
+
+    /// All of a flight's events are acknowledged or refused.
+    fn landed(&mut self, Flight { of, events }: Flight<Of>) {
+        let outcome = Outcome::of(&events);
+        self.show(&events);
+        let caller = match of {
+            Of::Caller(caller) => caller,
+            Of::Forwarder(done) => {
+                self.count(&outcome, false);
+                return drop(done.send(outcome.refused.map_or(Ok(()), Err)));
+            }
         };
-        if count == 0 {
-            // Nothing but an answer to remember.
-            return self.answer(request);
+        let spills = self.inlet.is_some() && caller.may_spill && outcome.may_spill;
+        // What goes to the spill is counted there.
+        self.count(&outcome, !spills);
+        if spills {
+            return self.spill(caller, &events, outcome.was_sent);
         }
-        waiting.insert(number, request);
-        for index in 0..count {
-            while acks.len() >= OUTSTANDING {
-                if let Some(ack) = acks.next().await {
-                    self.acknowledged(waiting, ack);
-                }
-            }
-            let Some(event) = waiting.get_mut(&number).and_then(|w| w.events.get_mut(index)) else {
-                continue;
-            };
-            let head = event.head;
-            let id = match (head.origin, head.mark, &key_id) {
-                (Some(origin), ..) => Some(format!("requeued-{origin}")),
-                (None, Some(mark), _) if dedupes => Some(format!("event-{:032x}", mark.0)),
-                (None, None, Some(key)) if dedupes => {
-                    event.is_keyed = true;
-                    Some(format!("{key}-{index}"))
-                }
-                (None, ..) => None,
-            };
-            let mut message = PublishMessage::build().payload(event.payload.clone());
-            if let Some(id) = id {
-                message = message.message_id(id);
-            }
-            let subject = self.shared.subject(self.shared.lane_of(head.user));
-            match self.shared.streams.context.send_publish(subject, message).await {
-                Ok(ack) => {
-                    let ack = ack.into_future();
-                    acks.push(Box::pin(async move { (number, index, ack.await) }));
-                }
-                Err(error) => self.acknowledged(waiting, (number, index, Err(error))),
-            }
-        }
-    }
-
-    fn acknowledged(
-        &self,
-        waiting: &mut HashMap<u64, Waiting>,
-        (number, index, ack): (u64, usize, Result<PublishAck, PublishError>),
-    ) {
-        let Some(request) = waiting.get_mut(&number) else { return };
-        if let Some(event) = request.events.get_mut(index) {
-            event.result = Some(ack.map_err(|error| refusal(&error)));
-        }
-        request.outstanding = request.outstanding.saturating_sub(1);
-        if request.outstanding == 0
-            && let Some(request) = waiting.remove(&number)
-        {
-            self.answer(request);
-        }
-    }
-
-    /// Counts what was stored, and answers.
-    fn answer(&self, mut request: Waiting) {
-        let mut published = Published::default();
-        let (mut refused, mut kinds, mut requeued) = (None, [0; KINDS.len()], 0);
-        let is_followed = self.shared.metrics.stream.is_followed();
-        let (mut stored, mut shown) = (Vec::new(), Vec::new());
-        let mut unclear = false;
-        for event in &request.events {
-            let ack = match &event.result {
-                Some(Ok(ack)) => ack,
-                Some(Err(error)) => {
-                    unclear |= *error == AppendError::OutcomeUnknown;
-                    refused.get_or_insert_with(|| error.clone());
-                    continue;
-                }
-                None => continue,
-            };
-            let sequence = Sequence::new(ack.sequence);
-            if ack.duplicate && !event.is_keyed && event.head.origin.is_none() {
-                published.appended.duplicates += 1;
-                published.sequences.push(None);
-                continue;
-            }
-            published.sequences.push(Some(sequence));
-            let appended = &mut published.appended;
-            appended.accepted += 1;
-            let (first, last) = appended.sequences.unwrap_or((sequence, sequence));
-            appended.sequences = Some((first.min(sequence), last.max(sequence)));
-            if ack.duplicate {
-                continue;
-            }
-            match event.head.origin {
-                Some(_) => requeued += 1,
-                None => {
-                    let kind = KINDS.iter().position(|kind| *kind == event.head.kind);
-                    kinds[kind.unwrap_or_default()] += 1;
-                }
-            }
-            stored.push(sequence);
-            if is_followed && let Ok(event) = message::decode(sequence, &event.payload) {
-                shown.push(event);
-            }
-        }
-        let metrics = &self.shared.metrics;
-        metrics.ledger.update(|counts| {
-            counts.appended += self.shared.tally().appended(&stored);
-            counts.requeued += requeued;
-            if refused.is_none() {
-                counts.duplicates += published.appended.duplicates;
-            }
-            for (total, more) in counts.accepted.iter_mut().zip(kinds) {
-                *total += more;
-            }
-        });
-        let size = u32::try_from(stored.len()).unwrap_or(u32::MAX);
-        metrics.commit_events.observe(f64::from(size));
-        metrics.commit_duration.observe(request.begun.elapsed().as_secs_f64());
-        let answer = match refused {
-            Some(error) => {
-                let nothing = stored.is_empty() && !unclear;
-                let error = if nothing { error } else { AppendError::OutcomeUnknown };
-                self.refused(&error);
-                if let Some((span, _)) = &mut request.traced {
-                    span.failed("store_failed");
-                }
-                Err(error)
-            }
+        let stored = outcome.stored.len();
+        let answer = match outcome.refused {
+            Some(_) if outcome.was_sent => Err(AppendError::OutcomeUnknown),
+            Some(error) => Err(error),
             None => {
                 self.shared.readiness.set(Readiness::Ready);
-                if let (Some((span, scope)), Some(traces)) = (&mut request.traced, &metrics.traces)
-                {
-                    let ends = published.appended.sequences;
-                    let ends = ends.map(|(first, last)| (first.get(), last.get()));
-                    span.committed((stored.len(), 1), ends);
+                Ok(outcome.published)
+            }
+        };
+        if let Err(error) = &answer {
+            self.refused(error);
+        }
+        self.answer(caller, stored, answer);
+    }
+
+    /// Counts what JetStream has now, and, where that `is_new` to this process, what it accepted.
+    fn count(&self, outcome: &Outcome, is_new: bool) {
+        self.shared.metrics.ledger.update(|counts| {
+            counts.appended += self.shared.tally().appended(&outcome.stored);
+            if !is_new {
+                return;
+            }
+            counts.requeued += outcome.requeued;
+            if outcome.refused.is_none() {
+                counts.duplicates += outcome.published.appended.duplicates;
+            }
+            add(&mut counts.accepted, outcome.kinds);
+        });
+    }
+
+    /// Tells those who follow events of what was stored.
+    fn show(&self, events: &[Event]) {
+        let stream = &self.shared.metrics.stream;
+        if !stream.is_followed() {
+            return;
+        }
+        let stored = events.iter().filter_map(|event| {
+            let ack = event.result.as_ref()?.as_ref().ok().filter(|ack| !ack.duplicate)?;
+            message::decode(Sequence::new(ack.sequence), &event.payload).ok()
+        });
+        let stored: Vec<_> = stored.collect();
+        let (at, outcome) = (self.shared.clock.now(), EventOutcome::Accepted);
+        let what = Happening { at, outcome, batch: None, status: None };
+        stream.publish(what, stored.iter().map(QueuedEvent::subject));
+    }
+
+    fn answer(
+        &self,
+        mut caller: Box<Caller>,
+        stored: usize,
+        answer: Result<Published, AppendError>,
+    ) {
+        let metrics = &self.shared.metrics;
+        metrics.commit_events.observe(f64::from(u32::try_from(stored).unwrap_or(u32::MAX)));
+        metrics.commit_duration.observe(caller.begun.elapsed().as_secs_f64());
+        match &answer {
+            Err(_) => {
+                if let Some((span, _)) = &mut caller.traced {
+                    span.failed("store_failed");
+                }
+            }
+            Ok(Published { appended, .. }) => {
+                if let (Some((span, scope)), Some(traces)) = (&mut caller.traced, &metrics.traces) {
+                    let ends = appended.sequences.map(|(first, last)| (first.get(), last.get()));
+                    span.committed((stored, 1), ends);
                     if let Some((first, last)) = ends {
                         traces.accepted(scope, first, last);
                     }
                 }
-                let answer = request.key.as_mut().and_then(|key| key.answer(&published.appended));
+                let answer = caller.key.as_mut().and_then(|key| key.answer(appended));
                 self.shared.dedupe.committed(answer.into_iter(), self.shared.clock.now());
-                Ok(published)
             }
-        };
-        if is_followed {
-            let (at, outcome) = (self.shared.clock.now(), EventOutcome::Accepted);
-            let what = Happening { at, outcome, batch: None, status: None };
-            metrics.stream.publish(what, shown.iter().map(QueuedEvent::subject));
         }
-        drop(request.key);
-        drop(request.done.send(answer));
+        drop(caller.key);
+        drop(caller.done.send(answer));
     }
 
     fn refused(&self, error: &AppendError) {
         let readiness = &self.shared.readiness;
         let before = match error {
             AppendError::QueueFull => {
-                let bytes = self.shared.metrics.ledger.snapshot().queue_bytes;
+                let bytes = self.shared.metrics.ledger.read(|counts| counts.queue_bytes);
                 (readiness.set_full(bytes), Readiness::QueueFull)
             }
             AppendError::DiskFull => (readiness.set(Readiness::DiskFull), Readiness::DiskFull),
@@ -299,32 +294,130 @@ impl Publisher {
             error!(%error, "events are refused: NATS does not take them");
         }
     }
-}
 
-/// What a publication's failure means for its request.
-fn refusal(error: &PublishError) -> AppendError {
-    match error.kind() {
-        // No server took it: there was none that could.
-        PublishErrorKind::StreamNotFound => AppendError::Unreachable,
-        PublishErrorKind::MaxAckPending => AppendError::Busy,
-        PublishErrorKind::MaxPayloadExceeded
-        | PublishErrorKind::WrongLastMessageId
-        | PublishErrorKind::WrongLastSequence => AppendError::Failed(error.to_string()),
-        // Sent, and not answered.
-        PublishErrorKind::TimedOut | PublishErrorKind::BrokenPipe => AppendError::OutcomeUnknown,
-        PublishErrorKind::Other => match code(error) {
-            Some(ErrorCode::STREAM_STORE_FAILED) => AppendError::QueueFull,
-            Some(ErrorCode::INSUFFICIENT_RESOURCES | ErrorCode::STORAGE_RESOURCES_EXCEEDED) => {
-                AppendError::DiskFull
+    /// Has the spill take a request. `was_sent`: JetStream may have some of it.
+    fn spill(&mut self, caller: Box<Caller>, events: &[Event], was_sent: bool) {
+        let Some(inlet) = &mut self.inlet else {
+            return self.answer(caller, 0, Err(AppendError::Unreachable));
+        };
+        if inlet.gate.begins() {
+            warn!("NATS does not take events: they go to the spill, in queue.dir");
+        }
+        let mut kinds = [0; KINDS.len()];
+        for event in events {
+            kinds[event.kind as usize] += 1;
+        }
+        let (spill, submission) = (Arc::clone(&inlet.spill), submission(events));
+        inlet.appending.push(Box::pin(async move {
+            let result = spill.append(submission).await;
+            Spilled { caller, result, kinds, was_sent }
+        }));
+    }
+
+    /// The spill took a request, or not.
+    fn spilled(&mut self, Spilled { caller, result, kinds, was_sent }: Spilled) {
+        let Some(inlet) = &mut self.inlet else { return };
+        inlet.gate.ended(result.as_ref().ok().and_then(|appended| appended.sequences));
+        inlet.spill.measure(&self.shared.metrics);
+        let accepted = result.as_ref().map_or(0, |appended| appended.accepted);
+        let answer = match result {
+            Ok(_) => {
+                self.shared.metrics.ledger.update(|counts| add(&mut counts.accepted, kinds));
+                // Its sequences there are no sequences of the stream.
+                let appended = Appended { accepted, duplicates: 0, sequences: None };
+                Ok(Published { appended, sequences: Vec::new() })
             }
-            Some(_) => AppendError::Failed(error.to_string()),
-            None => AppendError::OutcomeUnknown,
-        },
+            Err(_) if was_sent => Err(AppendError::OutcomeUnknown),
+            Err(error) => Err(error),
+        };
+        self.answer(caller, usize::try_from(accepted).unwrap_or(usize::MAX), answer);
     }
 }
 
-/// The code of a JetStream error that refused a publication.
-pub(super) fn code(error: &PublishError) -> Option<ErrorCode> {
-    let source = std::error::Error::source(error)?;
-    source.downcast_ref::<async_nats::jetstream::Error>().map(|error| error.error_code())
+impl Inlet {
+    /// Until when requests are to wait.
+    fn holds(&self) -> Option<Instant> {
+        self.gate.holds(self.spill.events()).filter(|until| *until > Instant::now())
+    }
+}
+
+async fn next(appending: Option<&mut Appending>) -> Option<Spilled> {
+    appending?.next().await
+}
+
+/// Resolves when requests need not wait any more, as far as is known.
+async fn released(gate: Option<&mut Gate>, until: Option<Instant>) {
+    if let (Some(gate), Some(until)) = (gate, until) {
+        // Either is as good a reason to look again.
+        drop(tokio::time::timeout_at(until, gate.moved()).await);
+    }
+}
+
+/// What became of a flight's events.
+#[derive(Default)]
+struct Outcome {
+    published: Published,
+    /// Those that JetStream had not before.
+    stored: Vec<Sequence>,
+    /// How many of these were accepted, by kind, and how many were dead letters.
+    kinds: [u64; KINDS.len()],
+    requeued: u64,
+    /// Why the first that was refused was.
+    refused: Option<AppendError>,
+    /// Whether JetStream has some of them, or may have.
+    was_sent: bool,
+    /// Whether it might take them later.
+    may_spill: bool,
+}
+
+impl Outcome {
+    fn of(events: &[Event]) -> Self {
+        let mut outcome = Self { may_spill: true, ..Self::default() };
+        for event in events {
+            match &event.result {
+                Some(Ok(ack)) => outcome.took(event, ack),
+                Some(Err(error)) => {
+                    outcome.was_sent |= *error == AppendError::OutcomeUnknown;
+                    outcome.may_spill &= matches!(
+                        error,
+                        AppendError::Unreachable | AppendError::OutcomeUnknown | AppendError::Busy
+                    );
+                    outcome.refused.get_or_insert_with(|| error.clone());
+                }
+                None => {}
+            }
+        }
+        outcome.may_spill &= outcome.refused.is_some();
+        outcome
+    }
+
+    fn took(&mut self, event: &Event, ack: &PublishAck) {
+        let sequence = Sequence::new(ack.sequence);
+        let appended = &mut self.published.appended;
+        if ack.duplicate && matches!(event.identity, Identity::Unique(_) | Identity::None) {
+            appended.duplicates += 1;
+            return self.published.sequences.push(None);
+        }
+        self.published.sequences.push(Some(sequence));
+        appended.accepted += 1;
+        let (first, last) = appended.sequences.unwrap_or((sequence, sequence));
+        appended.sequences = Some((first.min(sequence), last.max(sequence)));
+        if ack.duplicate {
+            return;
+        }
+        self.was_sent = true;
+        self.stored.push(sequence);
+        match event.identity {
+            Identity::Requeued(_) => self.requeued += 1,
+            Identity::None | Identity::Unique(_) | Identity::Request(_) => {
+                self.kinds[event.kind as usize] += 1;
+            }
+        }
+    }
+}
+
+fn add(totals: &mut [u64; KINDS.len()], more: [u64; KINDS.len()]) {
+    for (total, more) in totals.iter_mut().zip(more) {
+        *total += more;
+    }
 }
