@@ -1,5 +1,6 @@
 //! Which queue the suites run against: the one on disk, or, with `GMFY_TEST_BACKEND=nats`, the one
-//! on a nats-server that the tests of a process share, each with a stream of its own.
+//! on a nats-server that the tests of a process share, each with a stream of its own; and with
+//! `GMFY_TEST_SPILL=1` a spill.
 
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::path::Path;
@@ -38,6 +39,7 @@ pub(crate) fn choose(settings: &mut Settings, dir: &Path) {
     nats.stream = format!("T-{}", name.replace('.', ""));
     (nats.replicas, nats.lanes, nats.lease) = (1, settings.delivery.lanes, Duration::from_secs(2));
     nats.max_bytes = settings.queue.max_bytes.min(256 << 20);
+    nats.spill = std::env::var_os("GMFY_TEST_SPILL").is_some();
     settings.dead_letters.max_bytes = settings.dead_letters.max_bytes.min(1 << 20);
 }
 

@@ -78,8 +78,17 @@ struct Spilled {
     caller: Box<Caller>,
     result: Result<Appended, AppendError>,
     kinds: [u64; KINDS.len()],
-    /// Whether JetStream may have some of it.
-    was_sent: bool,
+    /// What JetStream took of it before.
+    sent: Sent,
+}
+
+/// What JetStream took of a request that is not answered yet.
+#[derive(Clone, Copy, Default)]
+struct Sent {
+    /// Whether it has some of it, or may have.
+    may_be: bool,
+    /// Those that it had not before, by kind.
+    kinds: [u64; KINDS.len()],
 }
 
 /// See the module.
@@ -166,7 +175,7 @@ impl Publisher {
             Some(inlet) if !may_spill || inlet.gate.is_open() && self.shared.is_there() => {
                 self.flights.send_chained(Flight { of: Of::Caller(caller), events });
             }
-            Some(_) => self.spill(caller, &events, false),
+            Some(_) => self.spill(caller, &events, Sent::default()),
         }
     }
 
@@ -197,11 +206,11 @@ impl Publisher {
         // What goes to the spill is counted there.
         self.count(&outcome, !spills);
         if spills {
-            return self.spill(caller, &events, outcome.was_sent);
+            return self.spill(caller, &events, outcome.sent);
         }
         let stored = outcome.stored.len();
         let answer = match outcome.refused {
-            Some(_) if outcome.was_sent => Err(AppendError::OutcomeUnknown),
+            Some(_) if outcome.sent.may_be => Err(AppendError::OutcomeUnknown),
             Some(error) => Err(error),
             None => {
                 self.shared.readiness.set(Readiness::Ready);
@@ -225,7 +234,7 @@ impl Publisher {
             if outcome.refused.is_none() {
                 counts.duplicates += outcome.published.appended.duplicates;
             }
-            add(&mut counts.accepted, outcome.kinds);
+            add(&mut counts.accepted, outcome.sent.kinds);
         });
     }
 
@@ -295,8 +304,8 @@ impl Publisher {
         }
     }
 
-    /// Has the spill take a request. `was_sent`: JetStream may have some of it.
-    fn spill(&mut self, caller: Box<Caller>, events: &[Event], was_sent: bool) {
+    /// Has the spill take a request.
+    fn spill(&mut self, caller: Box<Caller>, events: &[Event], sent: Sent) {
         let Some(inlet) = &mut self.inlet else {
             return self.answer(caller, 0, Err(AppendError::Unreachable));
         };
@@ -310,24 +319,25 @@ impl Publisher {
         let (spill, submission) = (Arc::clone(&inlet.spill), submission(events));
         inlet.appending.push(Box::pin(async move {
             let result = spill.append(submission).await;
-            Spilled { caller, result, kinds, was_sent }
+            Spilled { caller, result, kinds, sent }
         }));
     }
 
     /// The spill took a request, or not.
-    fn spilled(&mut self, Spilled { caller, result, kinds, was_sent }: Spilled) {
+    fn spilled(&mut self, Spilled { caller, result, kinds, sent }: Spilled) {
         let Some(inlet) = &mut self.inlet else { return };
         inlet.gate.ended(result.as_ref().ok().and_then(|appended| appended.sequences));
         inlet.spill.measure(&self.shared.metrics);
         let accepted = result.as_ref().map_or(0, |appended| appended.accepted);
+        let kinds = if result.is_ok() { kinds } else { sent.kinds };
+        self.shared.metrics.ledger.update(|counts| add(&mut counts.accepted, kinds));
         let answer = match result {
             Ok(_) => {
-                self.shared.metrics.ledger.update(|counts| add(&mut counts.accepted, kinds));
                 // Its sequences there are no sequences of the stream.
                 let appended = Appended { accepted, duplicates: 0, sequences: None };
                 Ok(Published { appended, sequences: Vec::new() })
             }
-            Err(_) if was_sent => Err(AppendError::OutcomeUnknown),
+            Err(_) if sent.may_be => Err(AppendError::OutcomeUnknown),
             Err(error) => Err(error),
         };
         self.answer(caller, usize::try_from(accepted).unwrap_or(usize::MAX), answer);
@@ -359,14 +369,12 @@ struct Outcome {
     published: Published,
     /// Those that JetStream had not before.
     stored: Vec<Sequence>,
-    /// How many of these were accepted, by kind, and how many were dead letters.
-    kinds: [u64; KINDS.len()],
+    sent: Sent,
+    /// How many of these were dead letters.
     requeued: u64,
     /// Why the first that was refused was.
     refused: Option<AppendError>,
-    /// Whether JetStream has some of them, or may have.
-    was_sent: bool,
-    /// Whether it might take them later.
+    /// Whether JetStream might take them later.
     may_spill: bool,
 }
 
@@ -377,7 +385,7 @@ impl Outcome {
             match &event.result {
                 Some(Ok(ack)) => outcome.took(event, ack),
                 Some(Err(error)) => {
-                    outcome.was_sent |= *error == AppendError::OutcomeUnknown;
+                    outcome.sent.may_be |= *error == AppendError::OutcomeUnknown;
                     outcome.may_spill &= matches!(
                         error,
                         AppendError::Unreachable | AppendError::OutcomeUnknown | AppendError::Busy
@@ -405,12 +413,12 @@ impl Outcome {
         if ack.duplicate {
             return;
         }
-        self.was_sent = true;
+        self.sent.may_be = true;
         self.stored.push(sequence);
         match event.identity {
             Identity::Requeued(_) => self.requeued += 1,
             Identity::None | Identity::Unique(_) | Identity::Request(_) => {
-                self.kinds[event.kind as usize] += 1;
+                self.sent.kinds[event.kind as usize] += 1;
             }
         }
     }
