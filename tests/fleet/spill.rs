@@ -14,11 +14,12 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
+use tokio_util::sync::CancellationToken;
 
 use crate::client::event;
 use crate::process::{KEY, Process, binary, sidecar};
 use crate::replicas::{Applications, BATCH, Gmfy, LANES, all_in_order, ask, get, post, sets};
-use crate::server::{Server, is_there};
+use crate::server::{Cluster, Server, is_there};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -378,6 +379,51 @@ async fn a_request_whose_connection_breaks_in_its_middle_keeps_its_order() {
     }
     let again = all_in_order(&gmfy.handle, number, PATIENCE).await;
     println!("{number} events, {again} came again");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn while_the_servers_of_a_cluster_die_in_turn_nothing_is_refused_and_order_holds() {
+    if !is_there() {
+        return;
+    }
+    let (mut cluster, gmfy) = (Cluster::start().await, Gmfy::start().await);
+    let folder = tempfile::tempdir().unwrap();
+    let servers = cluster.urls().join(",");
+    let more = ["queue.nats.replicas=3"];
+    let replica = Replica::start(&gmfy, folder.path(), &servers, &more).await;
+    let (stop, api) = (CancellationToken::new(), replica.api);
+    let mut applications = JoinSet::new();
+    for application in 0..4 {
+        let stop = stop.clone();
+        applications.spawn(async move {
+            let mut number = 0;
+            while !stop.is_cancelled() {
+                // Several of a user in a request.
+                let user = format!("{application}");
+                let events: Vec<_> = (0..5).map(|n| event("visit", &user, number + n)).collect();
+                let key = format!("{application}-{number}");
+                let (status, answer) = post(api, &key, &events).await.unwrap();
+                assert_eq!(status, 202, "{answer}");
+                number += events.len();
+                // So that delivery keeps up.
+                sleep(Duration::from_millis(40)).await;
+            }
+            number
+        });
+    }
+    for at in 0..3 {
+        sleep(Duration::from_secs(1)).await;
+        cluster.servers[at].kill().await;
+        sleep(Duration::from_millis(rand::rng().random_range(0..2000))).await;
+        cluster.restart(at).await;
+        cluster.settled().await;
+    }
+    stop.cancel();
+    let expected: usize = applications.join_all().await.into_iter().sum();
+    replica.until_spilled(|spilled| spilled == 0).await;
+    let again = all_in_order(&gmfy.handle, expected, PATIENCE).await;
+    println!("{expected} events, {again} came again");
+    assert!(again <= 3 * LANES * BATCH, "{again} events came again");
 }
 
 async fn post_unkeyed(address: SocketAddr, events: &[String]) -> std::io::Result<(u16, String)> {
