@@ -45,6 +45,27 @@ pub struct Event<'a> {
     pub wire: Cow<'a, str>,
 }
 
+impl EventKind {
+    /// The number that stands for it wherever one is stored: on disk, in a fleet's stream.
+    pub(crate) const fn code(self) -> u8 {
+        match self {
+            Self::Classic => 0,
+            Self::Action => 1,
+            Self::Unique => 2,
+        }
+    }
+
+    /// The kind that has this number; none where it is a newer program's.
+    pub(crate) const fn from_code(code: u8) -> Option<Self> {
+        match code {
+            0 => Some(Self::Classic),
+            1 => Some(Self::Action),
+            2 => Some(Self::Unique),
+            _ => None,
+        }
+    }
+}
+
 /// One thing that is wrong with one event, in words for the person who sent it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EventError {

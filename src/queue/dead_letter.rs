@@ -51,7 +51,7 @@ impl LetterHead {
             accepted_at: letter.accepted_at.as_millis(),
             buried_at: letter.buried_at.as_millis(),
             user: letter.user.bits(),
-            kind: number_of(letter.kind),
+            kind: letter.kind.code(),
         }
     }
 
@@ -67,26 +67,8 @@ impl LetterHead {
             accepted_at: Timestamp::from_millis(self.accepted_at),
             buried_at: Timestamp::from_millis(self.buried_at),
             user: UserHash::from_bits(self.user),
-            kind: kind_of(self.kind)?,
+            kind: EventKind::from_code(self.kind)?,
             event,
         })
-    }
-}
-
-/// The number that stands for a kind wherever one is stored.
-pub(super) const fn number_of(kind: EventKind) -> u8 {
-    match kind {
-        EventKind::Classic => 0,
-        EventKind::Action => 1,
-        EventKind::Unique => 2,
-    }
-}
-
-pub(super) const fn kind_of(number: u8) -> Option<EventKind> {
-    match number {
-        0 => Some(EventKind::Classic),
-        1 => Some(EventKind::Action),
-        2 => Some(EventKind::Unique),
-        _ => None,
     }
 }

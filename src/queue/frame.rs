@@ -19,7 +19,7 @@
 //! ```
 //!
 //! A record is `length of what follows the kind: u32, user's hash: u32, kind: u8, ...`. The kind is
-//! 0 classic, 1 action, 2 unique, with 16 added where the event's mark (16 bytes, see `dedupe`)
+//! the event's kind ([`EventKind::code`]), with 16 added where the event's mark (16 bytes, see `dedupe`)
 //! and 32 where the sequence of the dead letter that it was (8 bytes) stand before the JSON. A
 //! record of kind 15 is no event: it remembers how its request, whose last record it is, was
 //! answered. Where it doesn't fit its request's last frame, it lies in a frame of its own, a note,
@@ -227,15 +227,10 @@ impl EventHead {
 
 /// Appends an event's record to `out`.
 pub(super) fn encode_record(head: &EventHead, json: &[u8], out: &mut Vec<u8>) {
-    let kind = match head.kind {
-        EventKind::Classic => 0,
-        EventKind::Action => 1,
-        EventKind::Unique => 2,
-    };
     let flags = if head.mark.is_some() { MARKED } else { 0 }
         | if head.origin.is_some() { REQUEUED } else { 0 };
     let length = head.length() - RECORD_HEADER + json.len();
-    encode_record_header(length, head.user, kind | flags, out);
+    encode_record_header(length, head.user, head.kind.code() | flags, out);
     if let Some(mark) = head.mark {
         out.extend_from_slice(&mark.0.to_le_bytes());
     }
@@ -314,12 +309,7 @@ pub(super) fn record_head(record: &[u8]) -> Result<Record, FrameError> {
         let (bytes, _) = rest.split_first_chunk().ok_or(FrameError::Shape)?;
         origin = Some(Sequence::new(u64::from_le_bytes(*bytes)));
     }
-    let kind = match kind & !(MARKED | REQUEUED) {
-        0 => EventKind::Classic,
-        1 => EventKind::Action,
-        2 => EventKind::Unique,
-        _ => return Err(FrameError::Shape),
-    };
+    let kind = EventKind::from_code(kind & !(MARKED | REQUEUED)).ok_or(FrameError::Shape)?;
     let user = UserHash::from_bits(u32::from_le_bytes([a, b, c, d]));
     Ok(Record::Event(EventHead { user, kind, mark, origin }))
 }

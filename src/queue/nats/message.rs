@@ -13,7 +13,6 @@ use bytes::{BufMut as _, Bytes, BytesMut};
 
 use crate::clock::Timestamp;
 use crate::event::EventKind;
-use crate::queue::dead_letter::{kind_of, number_of};
 use crate::queue::{QueuedEvent, Sequence, UserHash};
 
 const VERSION: u8 = 1;
@@ -38,7 +37,7 @@ pub(super) fn encode(
 ) -> Bytes {
     let mut bytes = BytesMut::with_capacity(HEADER + json.len());
     bytes.put_u8(VERSION);
-    bytes.put_u8(number_of(kind));
+    bytes.put_u8(kind.code());
     bytes.put_u32_le(user.bits());
     bytes.put_u64_le(accepted_at.as_millis());
     bytes.put_slice(json);
@@ -53,7 +52,7 @@ pub(super) fn decode(sequence: Sequence, payload: &Bytes) -> Result<QueuedEvent,
         &VERSION => {}
         newer => return Err(MessageError::Newer(*newer)),
     }
-    let kind = kind_of(*kind).ok_or(MessageError::Foreign)?;
+    let kind = EventKind::from_code(*kind).ok_or(MessageError::Foreign)?;
     let user: [u8; 4] = *user;
     let accepted_at = header.last_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes));
     Ok(QueuedEvent {
