@@ -2,6 +2,8 @@
 //!
 //! `cargo bench --bench queue` prints events/s of both, medians of five runs in turn, and their
 //! ratio. Both have a writer thread that commits whatever waits; producers wait for their answers.
+//! With `-- varied` the events have random identifiers and differ in their fields, so that they are
+//! compressed to half in place of a seventh.
 //! `cargo bench --bench queue -- backlog` prints at which rate a backlog of 2 million events takes
 //! its last tenth, against its first; and how long the saving of a cursor takes while generations
 //! are compacted, against while none is.
@@ -16,8 +18,8 @@ use std::borrow::Cow;
 use std::fs::File;
 use std::io::Write as _;
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::mpsc;
+use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
 
 use gmfy_sidecar::clock::Clock;
@@ -69,14 +71,51 @@ fn median(mut values: Vec<f64>) -> f64 {
     values[values.len() / 2]
 }
 
+/// Whether the events' bytes repeat little.
+fn is_varied() -> bool {
+    static IS_VARIED: LazyLock<bool> =
+        LazyLock::new(|| std::env::args().any(|argument| argument == "varied"));
+    *IS_VARIED
+}
+
+/// An event of 95 to 125 bytes, most of them another's too: names of fields, of types.
+fn varied(user: &str, number: u64) -> String {
+    let a = (number + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    let b = (a ^ (a >> 31)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let (day, hour, minute) = (1 + b % 28, (b >> 8) % 24, (b >> 16) % 60);
+    match a >> 62 {
+        0 => format!(
+            r#"{{"userId":"{user}","type":"create_subscription","createdAt":"2026-11-{day:02}T{hour:02}:{minute:02}:12Z","item":{}}}"#,
+            b >> 40
+        ),
+        1 => format!(
+            r#"{{"userId":"{user}","type":"purchase","idempotenceKey":"{a:016x}-{b:016x}","amount":{}}}"#,
+            a % 10_000
+        ),
+        2 => format!(
+            r#"{{"userId":"{user}","type":"visit","source":"android","campaign":"c-{}","session":"{b:016x}"}}"#,
+            b % 5_000
+        ),
+        _ => format!(
+            r#"{{"userId":"{user}","type":"registered","mail":"{a:x}@example.org","points":{},"level":{}}}"#,
+            b % 10_000,
+            b % 77
+        ),
+    }
+}
+
 fn submission(number: u64, events: usize) -> Submission {
     let mut submission = Submission::with_capacity(events, events * 110);
     for event in 0..events {
         let user = format!("{}", (number * 31 + event as u64) % 10_000);
-        let wire = format!(
-            "{{\"userId\":\"{user}\",\"type\":\"create_subscription\",\"note\":\"{:0>57}\"}}",
-            number
-        );
+        let wire = if is_varied() {
+            varied(&user, number + event as u64)
+        } else {
+            format!(
+                "{{\"userId\":\"{user}\",\"type\":\"create_subscription\",\"note\":\"{:0>57}\"}}",
+                number
+            )
+        };
         submission.push(&Event {
             user_id: Cow::Owned(user),
             event_type: Cow::Borrowed("create_subscription"),
@@ -126,19 +165,21 @@ async fn append_rate(queue: &Queue, events: u64) -> f64 {
 async fn backlog() {
     const EVENTS: u64 = 2_000_000;
     let (mut first, mut last, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
+    let mut bytes = 0;
     for _ in 0..RUNS {
         let dir = tempfile::tempdir().expect("a folder");
-        let (queue, threads, _) = open(dir.path(), 4 << 30);
+        let (queue, threads, metrics) = open(dir.path(), 4 << 30);
         first.push(append_rate(&queue, EVENTS / 10).await);
         append_rate(&queue, EVENTS / 10 * 8).await;
         last.push(append_rate(&queue, EVENTS / 10).await);
         ratios.push(last[last.len() - 1] / first[first.len() - 1]);
+        bytes = metrics.ledger.snapshot().queue_bytes / EVENTS;
         queue.close();
         drop(queue);
         threads.join().expect("the queue's threads");
     }
     println!(
-        "a backlog of {EVENTS}: its first tenth {:.0}/s, its last {:.0}/s, ratio {:.2}",
+        "a backlog of {EVENTS}: its first tenth {:.0}/s, its last {:.0}/s, ratio {:.2}; {bytes} bytes an event",
         median(first),
         median(last),
         median(ratios)

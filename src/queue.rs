@@ -45,6 +45,7 @@ mod log;
 #[cfg(feature = "nats")]
 mod nats;
 mod open;
+mod packer;
 mod passed;
 mod readiness;
 mod recover;

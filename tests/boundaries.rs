@@ -36,6 +36,7 @@ fn files() -> Vec<(String, String)> {
 fn each_library_is_named_in_its_place_only() {
     for (library, places) in [
         ("sled::", &["queue/engine.rs"][..]),
+        ("lz4_flex::", &["queue/packer.rs"]),
         ("async_nats::", &["queue/nats"]),
         ("axum::", &["http", "simulator"]),
         ("reqwest::", &["upstream"]),

@@ -26,6 +26,7 @@ use super::frame::{
     Content, FrameHeader, LEFT_OUT_LENGTH, LeftOut, MAX_FRAME, MAX_RECORDS, Record, each_record,
     encode, encode_left_out, record_head,
 };
+use super::packer::Packer;
 use super::passed::Passed;
 use super::salvage::{Contents, RawFrames};
 use crate::clock::Timestamp;
@@ -82,9 +83,9 @@ fn write_rest(
     out: &mut impl Write,
 ) -> io::Result<()> {
     let mut rest = Rest::new(first, out);
-    raw.each_frame(contents, |header, value| {
-        let records = value.get(super::frame::HEADER..).unwrap_or_default();
-        rest.push(header, records, passed)
+    raw.each_frame(contents, |frame| {
+        let records = frame.records().map_err(io::Error::other)?;
+        rest.push(&frame.header, &records, passed)
     })?;
     debug_assert!(rest.position() <= end, "behind its end");
     rest.close_gap()?;
@@ -105,6 +106,7 @@ struct Rest<'a, W> {
     left_out: LeftOut,
     /// The parts that come are of an event that is left out.
     skips_parts: bool,
+    packer: Packer,
 }
 
 impl<'a, W: Write> Rest<'a, W> {
@@ -117,6 +119,7 @@ impl<'a, W: Write> Rest<'a, W> {
             records: Vec::with_capacity(MAX_FRAME),
             left_out: LeftOut::default(),
             skips_parts: false,
+            packer: Packer::default(),
         }
     }
 
@@ -249,7 +252,7 @@ impl<'a, W: Write> Rest<'a, W> {
 
     fn write(&mut self, header: &FrameHeader, records: &[u8]) -> io::Result<()> {
         let mut frame = Vec::with_capacity(MAX_FRAME);
-        encode(header, records, &mut frame);
+        encode(header, records, &mut self.packer, &mut frame);
         self.out.write_all(&frame)
     }
 }
@@ -262,6 +265,7 @@ mod tests {
 
     use super::*;
     use crate::queue::engine::data_file;
+    use crate::queue::frame::{decode, left_out as left_out_of};
     use crate::queue::group::GroupBuilder;
     use crate::queue::salvage::Span;
     use crate::queue::state::LaneRecord;
@@ -345,8 +349,7 @@ mod tests {
                 prop_assert_eq!(&contents.lost, &whole.lost);
                 let mut left_out = 0;
                 raw.scan(Sequence::FIRST, |_, value| {
-                    let (header, records) = super::super::frame::decode(value).unwrap();
-                    left_out += super::super::frame::left_out(&header, records);
+                    left_out += left_out_of(&decode(value).unwrap());
                     true
                 })
                 .unwrap();

@@ -6,17 +6,23 @@
 //! ```text
 //! offset size
 //!      0    4  magic "GMFY"
-//!      4    1  format version, 1
+//!      4    1  format version: 1, or 2 where the records are compressed
 //!      5    1  flags: 1 begins a request, 2 ends a request, 4 part of one large event, 8 a note
-//!      6    2  zero
+//!      6    2  version 1: zero; version 2: bytes of the records before they were compressed
 //!      8    8  sequence of the first event
 //!     16    8  when its events were accepted, milliseconds since the Unix epoch
 //!     24    4  sequences it accounts for: its events, and those left out (a part, a note: 1)
 //!     28    4  which part of a large event, from 0
-//!     32    4  bytes of records that follow
+//!     32    4  bytes that follow
 //!     36    4  CRC-32C of everything before and after this field
-//!     40       records
+//!     40       records, or these as a block of LZ4
 //! ```
+//!
+//! Both versions are written, and read for ever: version 2 where compression is worth it (see
+//! `packer`). Either way the records are at most [`MAX_RECORDS`] bytes before they are compressed,
+//! so whoever reads a frame knows what it can become. No byte below a space stands behind the magic
+//! in what was compressed, as none does in JSON: so, the version being such a byte, nothing within a
+//! frame looks like one.
 //!
 //! A record is `length of what follows the kind: u32, user's hash: u32, kind: u8, ...`. The kind is
 //! the event's kind ([`EventKind::code`]), with 16 added where the event's mark (16 bytes, see `dedupe`)
@@ -31,10 +37,13 @@
 //! The key is the first sequence, big-endian; behind it, for parts from the second on, the part's
 //! number, big-endian, so that parts sort behind the frame that begins their event.
 
+use std::borrow::Cow;
+
 use bytes::Bytes;
 
 use super::dedupe::{Answer, Known, Mark};
 use super::engine::MAX_VALUE;
+use super::packer::{Packer, unpack};
 use super::{QueuedEvent, Sequence, UserHash};
 use crate::clock::Timestamp;
 use crate::event::EventKind;
@@ -45,8 +54,9 @@ pub(super) const HEADER: usize = 40;
 pub(super) const MAX_RECORDS: usize = MAX_FRAME - HEADER;
 pub(super) const RECORD_HEADER: usize = 9;
 
-const MAGIC: [u8; 4] = *b"GMFY";
-const VERSION: u8 = 1;
+pub(super) const MAGIC: [u8; 4] = *b"GMFY";
+const PLAIN: u8 = 1;
+const PACKED: u8 = 2;
 const BEGINS: u8 = 1;
 const ENDS: u8 = 2;
 const PART: u8 = 4;
@@ -128,8 +138,49 @@ pub(super) fn key_of(sequence: Sequence) -> [u8; 8] {
     sequence.get().to_be_bytes()
 }
 
-/// Appends a frame's bytes to `out`.
-pub(super) fn encode(header: &FrameHeader, records: &[u8], out: &mut Vec<u8>) {
+/// A frame whose checksum is right.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Frame<'a> {
+    pub(super) header: FrameHeader,
+    /// All of it, as it is stored.
+    pub(super) bytes: &'a [u8],
+    /// How many bytes its records are where they are compressed.
+    packed_from: Option<u16>,
+}
+
+impl<'a> Frame<'a> {
+    /// Its records, decompressed where need be.
+    ///
+    /// # Errors
+    /// [`FrameError::Shape`] where what is compressed is not what the header says.
+    pub(super) fn records(&self) -> Result<Cow<'a, [u8]>, FrameError> {
+        let stored = self.bytes.get(HEADER..).unwrap_or_default();
+        match self.packed_from {
+            None => Ok(Cow::Borrowed(stored)),
+            Some(length) => unpack(stored, length.into()).map(Cow::Owned).ok_or(FrameError::Shape),
+        }
+    }
+
+    /// The same, to be shared by its events.
+    pub(super) fn shared_records(&self) -> Result<Bytes, FrameError> {
+        Ok(match self.records()? {
+            Cow::Borrowed(records) => Bytes::copy_from_slice(records),
+            Cow::Owned(records) => Bytes::from(records),
+        })
+    }
+}
+
+/// Appends a frame's bytes to `out`, compressed where that is worth it.
+pub(super) fn encode(header: &FrameHeader, records: &[u8], packer: &mut Packer, out: &mut Vec<u8>) {
+    let start = out.len();
+    out.resize(start + HEADER, 0);
+    let packed_from = match u16::try_from(records.len()) {
+        Ok(length) if records.len() <= MAX_RECORDS && packer.pack(records, out) => Some(length),
+        _ => {
+            out.extend_from_slice(records);
+            None
+        }
+    };
     let (kind, part) = match header.content {
         Content::Events => (0, 0),
         Content::Part(part) => (PART, part),
@@ -138,36 +189,45 @@ pub(super) fn encode(header: &FrameHeader, records: &[u8], out: &mut Vec<u8>) {
     let flags = kind
         | if header.begins_request { BEGINS } else { 0 }
         | if header.ends_request { ENDS } else { 0 };
-    let start = out.len();
-    out.extend_from_slice(&MAGIC);
-    out.extend_from_slice(&[VERSION, flags, 0, 0]);
-    out.extend_from_slice(&header.first.get().to_le_bytes());
-    out.extend_from_slice(&header.accepted_at.as_millis().to_le_bytes());
-    out.extend_from_slice(&header.count.to_le_bytes());
-    out.extend_from_slice(&part.to_le_bytes());
-    let length = u32::try_from(records.len()).unwrap_or(u32::MAX);
-    out.extend_from_slice(&length.to_le_bytes());
-    let checksum = crc32c::crc32c_append(crc32c::crc32c(&out[start..]), records);
-    out.extend_from_slice(&checksum.to_le_bytes());
-    out.extend_from_slice(records);
+    let version = if packed_from.is_some() { PACKED } else { PLAIN };
+    let Some((head, stored)) = out.get_mut(start..).and_then(<[u8]>::split_first_chunk_mut) else {
+        return;
+    };
+    let head: &mut [u8; HEADER] = head;
+    let length = u32::try_from(stored.len()).unwrap_or(u32::MAX);
+    head[..4].copy_from_slice(&MAGIC);
+    head[4..6].copy_from_slice(&[version, flags]);
+    head[6..8].copy_from_slice(&packed_from.unwrap_or(0).to_le_bytes());
+    head[8..16].copy_from_slice(&header.first.get().to_le_bytes());
+    head[16..24].copy_from_slice(&header.accepted_at.as_millis().to_le_bytes());
+    head[24..28].copy_from_slice(&header.count.to_le_bytes());
+    head[28..32].copy_from_slice(&part.to_le_bytes());
+    head[32..36].copy_from_slice(&length.to_le_bytes());
+    let checksum = crc32c::crc32c_append(crc32c::crc32c(&head[..36]), stored);
+    head[36..].copy_from_slice(&checksum.to_le_bytes());
 }
 
-/// Checks a frame; returns its header and the bytes of its records. Bytes behind it are ignored.
-pub(super) fn decode(bytes: &[u8]) -> Result<(FrameHeader, &[u8]), FrameError> {
+/// Checks the frame that begins these bytes; what is behind it is ignored.
+pub(super) fn decode(bytes: &[u8]) -> Result<Frame<'_>, FrameError> {
     let (header, rest) = bytes.split_first_chunk::<HEADER>().ok_or(FrameError::Short)?;
     if header[..4] != MAGIC {
         return Err(FrameError::Magic);
     }
-    if header[4] != VERSION {
-        return Err(FrameError::Version(header[4]));
-    }
+    let packed_from = match header[4] {
+        PLAIN => None,
+        PACKED => Some(u16::from_le_bytes([header[6], header[7]])),
+        version => return Err(FrameError::Version(version)),
+    };
     let count = read_u32(header, 24);
     let part = read_u32(header, 28);
     let length = read_u32(header, 32) as usize;
-    let records = rest.get(..length).ok_or(FrameError::Short)?;
-    let checksum = crc32c::crc32c_append(crc32c::crc32c(&header[..36]), records);
+    let stored = rest.get(..length).ok_or(FrameError::Short)?;
+    let checksum = crc32c::crc32c_append(crc32c::crc32c(&header[..36]), stored);
     if checksum != read_u32(header, 36) {
         return Err(FrameError::Checksum);
+    }
+    if packed_from.is_some_and(|length| usize::from(length) > MAX_RECORDS) {
+        return Err(FrameError::Shape);
     }
     let flags = header[5];
     let content = match flags & (PART | NOTE) {
@@ -184,12 +244,8 @@ pub(super) fn decode(bytes: &[u8]) -> Result<(FrameHeader, &[u8]), FrameError> {
         begins_request: flags & BEGINS != 0,
         ends_request: flags & ENDS != 0,
     };
-    Ok((header, records))
-}
-
-/// The bytes of a whole frame that has these records.
-pub(super) const fn frame_length(records: &[u8]) -> usize {
-    HEADER + records.len()
+    let bytes = bytes.get(..HEADER + length).unwrap_or_default();
+    Ok(Frame { header, bytes, packed_from })
 }
 
 fn read_u32(header: &[u8; HEADER], at: usize) -> u32 {
@@ -366,10 +422,11 @@ pub(super) fn decode_records(
 }
 
 /// How many settled events this frame stands for.
-pub(super) fn left_out(header: &FrameHeader, records: &[u8]) -> u64 {
+pub(super) fn left_out(frame: &Frame<'_>) -> u64 {
     let mut events = 0;
-    if header.content == Content::Events {
-        let counted = each_record(records, |record, _| {
+    if frame.header.content == Content::Events {
+        let records = frame.records().unwrap_or_default();
+        let counted = each_record(&records, |record, _| {
             if let Record::LeftOut(left_out) = record {
                 events += u64::from(left_out.events);
             }
@@ -392,26 +449,22 @@ pub(super) fn sequences_left_out(records: &[u8]) -> u64 {
     sequences
 }
 
-/// Calls `each` with what a later start has to know of a frame that was decoded.
+/// Calls `each` with what a later start has to know of a frame.
 ///
 /// # Errors
 /// [`FrameError::Shape`] where a record is cut off.
-pub(super) fn each_known(
-    header: &FrameHeader,
-    records: &[u8],
-    mut each: impl FnMut(Known),
-) -> Result<(), FrameError> {
+pub(super) fn each_known(frame: &Frame<'_>, mut each: impl FnMut(Known)) -> Result<(), FrameError> {
     let note = |record, each: &mut dyn FnMut(Known)| match record {
         Record::Event(head) => head.known().for_each(each),
         Record::Answer(answer) => each(Known::Request(answer)),
         Record::LeftOut(_) => {}
     };
-    match header.content {
+    match frame.header.content {
         Content::Events | Content::Note => {
-            each_record(records, |record, _| note(record, &mut each))
+            each_record(&frame.records()?, |record, _| note(record, &mut each))
         }
         // The first part holds the head.
-        Content::Part(0) => record_head(records).map(|record| note(record, &mut each)),
+        Content::Part(0) => record_head(&frame.records()?).map(|record| note(record, &mut each)),
         Content::Part(_) => Ok(()),
     }
 }
@@ -455,39 +508,130 @@ mod tests {
         assert!(part(u32::MAX).key() < header(10, 1).key());
     }
 
+    fn encoded(header: &FrameHeader, records: &[u8]) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        encode(header, records, &mut Packer::default(), &mut bytes);
+        bytes
+    }
+
+    /// Records of events with these JSONs.
+    fn records(jsons: &[Vec<u8>]) -> Vec<u8> {
+        let mut records = Vec::new();
+        for json in jsons {
+            encode_record(&head(5, EventKind::Classic), json, &mut records);
+        }
+        records
+    }
+
+    /// JSONs that are compressed in a frame, together, or too few or too random for that.
+    fn jsons() -> impl Strategy<Value = Vec<Vec<u8>>> {
+        let repeated = (any::<[u8; 7]>(), 0usize..60, 30usize..60)
+            .prop_map(|(bytes, times, events)| vec![bytes.repeat(times); events]);
+        let random = prop::collection::vec(prop::collection::vec(any::<u8>(), 0..200), 0..30);
+        let fits = |jsons: &Vec<Vec<u8>>| records(jsons).len() <= MAX_RECORDS;
+        prop_oneof![repeated, random].prop_filter("more than a frame", fits)
+    }
+
+    #[test]
+    fn the_format_is_what_it_says() {
+        let header = FrameHeader { ends_request: true, ..header(0x0102, 3) };
+        let plain = encoded(&header, b"records");
+        assert_eq!(
+            plain[..36],
+            *b"GMFY\x01\x03\0\0\x02\x01\0\0\0\0\0\0\x00\x68\xe5\xcf\x8b\x01\0\0\
+               \x03\0\0\0\0\0\0\0\x07\0\0\0"
+        );
+        assert_eq!(plain[HEADER..], *b"records");
+        let packed = encoded(&header, &[b'r'; 2000]);
+        assert_eq!(
+            packed[..32],
+            *b"GMFY\x02\x03\xd0\x07\x02\x01\0\0\0\0\0\0\x00\x68\xe5\xcf\x8b\x01\0\0\
+               \x03\0\0\0\0\0\0\0"
+        );
+        // Any program that knows LZ4 makes 2000 letters of this block: one, 1994 times the last, five.
+        let block = b"\x1fr\x01\0\xff\xff\xff\xff\xff\xff\xff\xbe\x50rrrrr";
+        let mut by_hand = packed[..32].to_vec();
+        by_hand.extend_from_slice(&u32::try_from(block.len()).unwrap().to_le_bytes());
+        let checksum = crc32c::crc32c_append(crc32c::crc32c(&by_hand), block);
+        by_hand.extend_from_slice(&checksum.to_le_bytes());
+        by_hand.extend_from_slice(block);
+        for packed in [packed, by_hand] {
+            assert_eq!(decode(&packed).unwrap().records().unwrap(), &[b'r'; 2000][..]);
+        }
+    }
+
     #[test]
     fn a_newer_version_is_told_apart_from_damage() {
-        let mut bytes = Vec::new();
-        encode(&header(1, 0), &[], &mut bytes);
+        let mut bytes = encoded(&header(1, 0), &[]);
         bytes[4] = 9;
         assert_eq!(decode(&bytes), Err(FrameError::Version(9)));
+    }
+
+    /// A right checksum over a wrong length, or over what is no block: an error, and never more
+    /// memory than a frame's records take.
+    #[test]
+    fn what_is_compressed_wrong_is_refused() {
+        let right = encoded(&header(1, 20), &records(&vec![vec![b'j'; 90]; 20]));
+        let sealed = |mut bytes: Vec<u8>| {
+            let checksum = crc32c::crc32c_append(crc32c::crc32c(&bytes[..36]), &bytes[HEADER..]);
+            bytes[36..HEADER].copy_from_slice(&checksum.to_le_bytes());
+            bytes
+        };
+        let of_length = |length: u16| {
+            let mut bytes = right.clone();
+            bytes[6..8].copy_from_slice(&length.to_le_bytes());
+            sealed(bytes)
+        };
+        let length = u16::try_from(20 * (90 + RECORD_HEADER)).unwrap();
+        assert!(decode(&of_length(length)).unwrap().records().is_ok());
+        for wrong in [0, 1, length - 1, length + 1, u16::try_from(MAX_RECORDS).unwrap()] {
+            let bytes = of_length(wrong);
+            assert_eq!(decode(&bytes).unwrap().records(), Err(FrameError::Shape), "{wrong}");
+        }
+        for wrong in [u16::try_from(MAX_RECORDS).unwrap() + 1, u16::MAX] {
+            assert_eq!(decode(&of_length(wrong)), Err(FrameError::Shape));
+        }
+        for at in HEADER..right.len() {
+            for byte in 0..=u8::MAX {
+                let mut bytes = right.clone();
+                bytes[at] = byte;
+                let bytes = sealed(bytes);
+                let records = decode(&bytes).unwrap().records();
+                assert!(records.is_ok_and(|r| r.len() == usize::from(length)) || byte != right[at]);
+            }
+        }
     }
 
     proptest! {
         #[test]
         fn what_was_encoded_is_decoded(
             first in 1u64..u64::MAX / 2,
-            events in prop::collection::vec((any::<u32>(), kinds(), prop::collection::vec(any::<u8>(), 0..60)), 0..20),
+            jsons in jsons(),
+            heads in prop::collection::vec((any::<u32>(), kinds()), 60),
             behind in prop::collection::vec(any::<u8>(), 0..10),
         ) {
+            let events: Vec<_> = heads.iter().zip(&jsons).collect();
             let mut records = Vec::new();
-            for (user, kind, json) in &events {
+            for ((user, kind), json) in &events {
                 encode_record(&head(*user, *kind), json, &mut records);
             }
             let header = header(first, u32::try_from(events.len()).unwrap());
-            let mut bytes = Vec::new();
-            encode(&header, &records, &mut bytes);
+            let mut bytes = encoded(&header, &records);
+            prop_assert!(bytes.len() <= HEADER + records.len());
+            let length = bytes.len();
             bytes.extend(behind);
-            let (decoded, found) = decode(&bytes).unwrap();
-            prop_assert_eq!(decoded, header);
+            let frame = decode(&bytes).unwrap();
+            prop_assert_eq!(frame.header, header);
+            prop_assert_eq!(frame.bytes, &bytes[..length]);
+            prop_assert_eq!(&frame.records().unwrap()[..], &records[..]);
             let mut out = Vec::new();
-            decode_records(&decoded, &Bytes::copy_from_slice(found), &mut out).unwrap();
+            decode_records(&header, &frame.shared_records().unwrap(), &mut out).unwrap();
             let mut known = Vec::new();
-            each_known(&decoded, found, |one| known.push(one)).unwrap();
-            let expected = events.iter().flat_map(|(user, kind, _)| head(*user, *kind).known());
+            each_known(&frame, |one| known.push(one)).unwrap();
+            let expected = events.iter().flat_map(|((user, kind), _)| head(*user, *kind).known());
             prop_assert_eq!(known, expected.collect::<Vec<_>>());
             prop_assert_eq!(out.len(), events.len());
-            for (number, (event, (user, kind, json))) in out.iter().zip(&events).enumerate() {
+            for (number, (event, ((user, kind), json))) in out.iter().zip(&events).enumerate() {
                 prop_assert_eq!(event.sequence, Sequence::new(first + number as u64));
                 prop_assert_eq!(event.user.bits(), *user);
                 prop_assert_eq!(event.kind, *kind);
@@ -496,16 +640,36 @@ mod tests {
         }
 
         #[test]
-        fn one_flipped_bit_is_always_noticed(
-            json in prop::collection::vec(any::<u8>(), 0..80), bit in any::<prop::sample::Index>(),
-        ) {
-            let mut records = Vec::new();
-            encode_record(&head(5, EventKind::Classic), &json, &mut records);
-            let mut bytes = Vec::new();
-            encode(&header(3, 1), &records, &mut bytes);
+        fn one_flipped_bit_is_always_noticed(jsons in jsons(), bit in any::<prop::sample::Index>()) {
+            let mut bytes = encoded(&header(3, 1), &records(&jsons));
             let bit = bit.index(bytes.len() * 8);
             bytes[bit / 8] ^= 1 << (bit % 8);
             prop_assert!(decode(&bytes).is_err());
+        }
+
+        #[test]
+        fn whatever_is_cut_off_is_noticed(jsons in jsons()) {
+            let bytes = encoded(&header(3, 1), &records(&jsons));
+            for length in 0..bytes.len() {
+                prop_assert_eq!(decode(&bytes[..length]), Err(FrameError::Short));
+            }
+        }
+
+        /// An event's bytes, whatever they are as long as they are JSON, look like no frame in what
+        /// they are compressed to.
+        #[test]
+        fn nothing_within_a_frame_looks_like_one(
+            pieces in prop::collection::vec(
+                prop_oneof!["GMFY", "GMF", "[A-Za-z ]{0,3}", "MFYGMFY", "\u{e000}"], 8..40
+            ),
+            events in 20usize..40,
+        ) {
+            let text: String = pieces.concat().chars().take(90).collect();
+            let json = format!("{{\"x\":\"{text}\"}}").into_bytes();
+            let bytes = encoded(&header(3, 1), &records(&vec![json; events]));
+            let forged = memchr::memmem::find_iter(&bytes[HEADER..], &MAGIC)
+                .any(|at| bytes[HEADER..].get(at + MAGIC.len()).is_some_and(|byte| *byte < b' '));
+            prop_assert!(!forged);
         }
 
         #[test]

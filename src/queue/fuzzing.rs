@@ -4,11 +4,11 @@
 
 use std::borrow::Cow;
 
-use bytes::Bytes;
-
 use super::engine::data_file;
-use super::frame::{HEADER, decode, decode_records, each_known, sequences_left_out};
-use super::group::GroupBuilder;
+use super::frame::{
+    HEADER, MAGIC, MAX_RECORDS, decode, decode_records, each_known, sequences_left_out,
+};
+use super::group::{EncodedFrame, GroupBuilder};
 use super::salvage::{RawFrames, Span};
 use super::{QueuedEvent, Sequence, Submission};
 use crate::clock::Timestamp;
@@ -16,24 +16,25 @@ use crate::event::{Event, EventKind};
 
 const FIRST: Sequence = Sequence::new(7);
 
-/// A frame whose checksum is right, whatever it holds: it is events, or an error.
+/// A frame whose checksum is right, whatever it holds, compressed or not: it is events, or an error.
 pub fn frame(data: &[u8]) {
     let mut bytes = data.to_vec();
     bytes.resize(bytes.len().max(HEADER), 0);
-    bytes[..5].copy_from_slice(b"GMFY\x01");
+    bytes[..4].copy_from_slice(&MAGIC);
+    bytes[4] = 2 - bytes[4] % 2;
     let length = u32::try_from(bytes.len() - HEADER).unwrap();
     bytes[32..36].copy_from_slice(&length.to_le_bytes());
     let checksum = crc32c::crc32c_append(crc32c::crc32c(&bytes[..36]), &bytes[HEADER..]);
     bytes[36..HEADER].copy_from_slice(&checksum.to_le_bytes());
-    let Ok((header, records)) = decode(&bytes) else { return };
-    let mut events = Vec::new();
-    if decode_records(&header, &Bytes::copy_from_slice(records), &mut events).is_ok() {
-        assert_eq!(events.len() as u64 + sequences_left_out(records), header.accounted());
+    let Ok(frame) = decode(&bytes) else { return };
+    let (header, mut events, mut known) = (frame.header, Vec::new(), 0);
+    let understood = each_known(&frame, |_| known += 1).is_ok();
+    let Ok(records) = frame.shared_records() else { return };
+    assert!(records.len() <= MAX_RECORDS.max(data.len()));
+    assert!(!understood || known <= 2 * records.len());
+    if decode_records(&header, &records, &mut events).is_ok() {
+        assert_eq!(events.len() as u64 + sequences_left_out(&records), header.accounted());
         assert!(events.iter().map(|event| event.json.len()).sum::<usize>() <= records.len());
-    }
-    let mut known = 0;
-    if each_known(&header, records, |_| known += 1).is_ok() {
-        assert!(known <= 2 * records.len());
     }
 }
 
@@ -82,16 +83,28 @@ fn written() -> (Vec<u8>, Vec<QueuedEvent>) {
                 event_type: Cow::Borrowed("t"),
                 idempotence_key: (size % 20 == 0).then_some(Cow::Borrowed("k")),
                 kind: EventKind::Unique,
-                wire: Cow::Owned(format!("{{\"x\":\"{}\"}}", "a".repeat(*size))),
+                wire: Cow::Owned(format!("{{\"x\":\"{}\"}}", letters(*size))),
             });
         }
         builder.push(submission, 0);
     }
     let group = builder.finish();
+    let is_packed = |frame: &&EncodedFrame| frame.value[4] == 2;
+    let packed = group.frames.iter().filter(is_packed).count();
+    assert!((1..group.frames.len()).contains(&packed), "frames of both versions");
     let mut file = vec![0; 100];
     for frame in &group.frames {
         file.extend_from_slice(&frame.value);
         file.extend_from_slice(&[0; 13]);
     }
     (file, group.events)
+}
+
+/// So many letters; of large numbers some that can't be compressed.
+fn letters(count: usize) -> String {
+    let noise = (0_u64..).map(|n| n.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32);
+    let is_noise = count > 5_000;
+    let letter =
+        |n: u64| char::from(b'a' + u8::try_from(if is_noise { n % 25 } else { 0 }).unwrap_or(0));
+    noise.take(count).map(letter).collect()
 }

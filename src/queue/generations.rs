@@ -273,7 +273,7 @@ impl Generations {
         let mut events = 0;
         for path in paths {
             RawFrames::find(&path)?.scan(Sequence::FIRST, |_, value| {
-                events += decode(value).map_or(0, |(header, records)| left_out(&header, records));
+                events += decode(value).map_or(0, |frame| left_out(&frame));
                 true
             })?;
         }

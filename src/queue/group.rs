@@ -3,7 +3,11 @@
 use bytes::{Buf as _, Bytes};
 
 use super::dedupe::{Answer, Known, Underway};
-use super::frame::{Content, FrameHeader, MAX_FRAME, MAX_RECORDS, encode, encode_answer};
+use super::frame::{
+    Content, Frame, FrameHeader, HEADER, MAX_RECORDS, decode_records, encode, encode_answer,
+    record_length,
+};
+use super::packer::Packer;
 use super::submission::Entry;
 use super::{Appended, QueuedEvent, Sequence, Submission};
 use crate::clock::Timestamp;
@@ -42,6 +46,7 @@ pub(super) struct GroupBuilder {
     frame_first: Sequence,
     count: u32,
     begins_request: bool,
+    packer: Packer,
 }
 
 impl GroupBuilder {
@@ -67,6 +72,7 @@ impl GroupBuilder {
             frame_first: first,
             count: 0,
             begins_request: true,
+            packer: Packer::default(),
         }
     }
 
@@ -187,8 +193,8 @@ impl GroupBuilder {
     }
 
     fn push_frame(&mut self, header: &FrameHeader, records: &[u8]) {
-        let mut value = Vec::with_capacity(MAX_FRAME.min(records.len() + 64));
-        encode(header, records, &mut value);
+        let mut value = Vec::with_capacity(HEADER + records.len());
+        encode(header, records, &mut self.packer, &mut value);
         self.group.frames.push(EncodedFrame { key: header.key(), value });
     }
 
@@ -245,53 +251,46 @@ pub(super) struct Assembler {
 impl Assembler {
     /// Takes the next frame; adds the events that it completes to `out`. False where the frame
     /// does not fit what came before: its events are lost.
-    pub(super) fn push(
-        &mut self,
-        header: &FrameHeader,
-        records: &[u8],
-        out: &mut Vec<QueuedEvent>,
-    ) -> bool {
-        match header.content {
+    pub(super) fn push(&mut self, frame: &Frame<'_>, out: &mut Vec<QueuedEvent>) -> bool {
+        match frame.header.content {
             Content::Events => {
                 let whole = self.open.take().is_none();
                 let before = out.len();
-                let decoded =
-                    super::frame::decode_records(header, &Bytes::copy_from_slice(records), out);
+                let decoded = frame
+                    .shared_records()
+                    .and_then(|records| decode_records(&frame.header, &records, out));
                 if decoded.is_err() {
                     out.truncate(before);
                 }
                 whole && decoded.is_ok()
             }
-            Content::Part(part) => self.push_part(header, part, records, out),
+            Content::Part(part) => self.push_part(frame, part, out),
             Content::Note => self.open.take().is_none(),
         }
     }
 
-    fn push_part(
-        &mut self,
-        header: &FrameHeader,
-        part: u32,
-        records: &[u8],
-        out: &mut Vec<QueuedEvent>,
-    ) -> bool {
+    fn push_part(&mut self, frame: &Frame<'_>, part: u32, out: &mut Vec<QueuedEvent>) -> bool {
+        let first = frame.header.first;
         let (begun, next, mut bytes) = match self.open.take() {
-            Some(open) if part > 0 && open.0.first == header.first && open.1 == part => open,
-            _ if part == 0 => (*header, 0, Vec::new()),
+            Some(open) if part > 0 && open.0.first == first && open.1 == part => open,
+            _ if part == 0 => (frame.header, 0, Vec::new()),
             _ => return false,
         };
-        bytes.extend_from_slice(records);
-        let Some(length) = super::frame::record_length(&bytes) else { return false };
+        let Ok(records) = frame.records() else { return false };
+        bytes.extend_from_slice(&records);
+        let Some(length) = record_length(&bytes) else { return false };
         if bytes.len() < length {
             self.open = Some((begun, next + 1, bytes));
             return true;
         }
-        super::frame::decode_records(&begun, &Bytes::from(bytes), out).is_ok()
+        decode_records(&begun, &Bytes::from(bytes), out).is_ok()
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::super::dedupe::{Begun, Dedupe, DedupeLimits, RequestKey};
+    use super::super::frame::{MAX_FRAME, decode, each_known};
     use super::*;
     use crate::clock::Clock;
     use crate::event::{Event, EventKind};
@@ -361,13 +360,14 @@ mod tests {
             let mut end = first;
             for frame in &group.frames {
                 prop_assert!(frame.value.len() <= MAX_FRAME);
-                let (header, records) = super::super::frame::decode(&frame.value).unwrap();
+                let decoded = decode(&frame.value).unwrap();
+                let header = decoded.header;
                 prop_assert_eq!(&header.key(), &frame.key);
                 prop_assert_eq!(header.begins_request, begins, "a request begins where one ended");
                 begins = header.ends_request;
                 end = header.end();
-                prop_assert!(assembler.push(&header, records, &mut events));
-                super::super::frame::each_known(&header, records, |one| known.push(one)).unwrap();
+                prop_assert!(assembler.push(&decoded, &mut events));
+                each_known(&decoded, |one| known.push(one)).unwrap();
                 // Where a request ends, the next begins.
                 let next = begins_at.iter().find(|begin| **begin >= end);
                 let inside = events.len() < group.events.len()

@@ -7,7 +7,7 @@ use tracing::{error, warn};
 
 use super::dedupe::{Dedupe, Known, Pack};
 use super::engine::{Database, EngineError, remove_folder};
-use super::frame::{FrameHeader, HEADER, each_known};
+use super::frame::{Frame, each_known};
 use super::generations::{Damage, Generations};
 use super::passed::Passed;
 use super::repair::{describe, put_aside, read_lost, rebuild};
@@ -231,9 +231,8 @@ impl Unsealed {
         let lost: u64 = sum(&contents.lost);
         let newly_lost = lost.saturating_sub(sum(&read_lost(path)));
         let mut known = Vec::new();
-        let note = |header: &FrameHeader, value: &[u8]| {
-            let records = value.get(HEADER..).unwrap_or_default();
-            each_known(header, records, |one| known.push((header.accepted_at, one)))
+        let note = |frame: &Frame<'_>| {
+            each_known(frame, |one| known.push((frame.header.accepted_at, one)))
                 .map_err(std::io::Error::other)
         };
         if let Err(error) = raw.each_frame(&contents, note) {

@@ -58,7 +58,7 @@ pub(super) fn rebuild(
     let fill = |fresh: &Path| {
         create_folder(fresh)?;
         write_file(&data_file(fresh), |file| {
-            raw.each_frame(contents, |_, value| file.write_all(value))
+            raw.each_frame(contents, |frame| file.write_all(frame.bytes))
         })?;
         write_lost(fresh, &contents.lost)
     };

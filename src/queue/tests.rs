@@ -16,6 +16,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::compactor::Waits;
+use super::frame::{Frame, MAGIC, decode};
 use super::*;
 use crate::clock::{Clock, Timestamp};
 use crate::event::{Event, EventKind};
@@ -108,10 +109,26 @@ impl Drop for Fixture {
     }
 }
 
+/// Events of so many bytes and more take their full length on disk.
+const INCOMPRESSIBLE: usize = 300;
+
+/// So many letters that can't be compressed, others for each number.
+pub(super) fn noise(number: usize, length: usize) -> String {
+    const LETTERS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+    let mut state = (number as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    let mut letter = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        char::from(LETTERS[usize::try_from(state >> 58).unwrap()])
+    };
+    (0..length).map(|_| letter()).collect()
+}
+
 pub(super) fn submission(users: &[&str], size: usize) -> Submission {
     let mut submission = Submission::with_capacity(users.len(), users.len() * size);
-    for user in users {
-        let padding = "x".repeat(size);
+    for (number, user) in users.iter().enumerate() {
+        let padding = if size < INCOMPRESSIBLE { "x".repeat(size) } else { noise(number, size) };
         submission.push(&Event {
             user_id: Cow::Borrowed(user),
             event_type: Cow::Borrowed("t"),
@@ -139,6 +156,11 @@ fn letter(sequence: u64) -> DeadLetter {
         kind: EventKind::Action,
         event: bytes::Bytes::from(format!("{{\"userId\":\"{user}\",\"type\":\"t\"}}")),
     }
+}
+
+/// The frames that lie in these bytes, and where.
+fn frames_in(bytes: &[u8]) -> impl Iterator<Item = (usize, Frame<'_>)> {
+    memchr::memmem::find_iter(bytes, &MAGIC).filter_map(|at| Some((at, decode(&bytes[at..]).ok()?)))
 }
 
 /// Copies a folder.
@@ -383,6 +405,57 @@ async fn a_request_that_was_cut_off_is_dropped_whole() {
     fixture.close();
     let fixture = Fixture::open(dir.path());
     assert_eq!(fixture.read_all(1).await.len(), 3);
+}
+
+/// The versions of the frames that lie in the log.
+fn versions(dir: &Path) -> std::collections::BTreeSet<u8> {
+    let entries = std::fs::read_dir(dir.join("queue")).unwrap();
+    let read = |entry: std::io::Result<std::fs::DirEntry>| {
+        std::fs::read(entry.unwrap().path().join("db")).unwrap_or_default()
+    };
+    let files: Vec<_> = entries.map(read).collect();
+    files.iter().flat_map(|bytes| frames_in(bytes)).map(|(_, frame)| frame.bytes[4]).collect()
+}
+
+#[tokio::test]
+async fn a_folder_of_format_1_is_read_and_goes_on_in_format_2() {
+    let dir = tempfile::tempdir().unwrap();
+    let format = dir.path().join("FORMAT");
+    let fixture = Fixture::open(dir.path());
+    for user in ["a", "b", "c"] {
+        fixture.append(&[user]).await;
+    }
+    let before = fixture.read_all(1).await;
+    fixture.close();
+    // Events alone lie as they did before frames were compressed, byte for byte.
+    assert!(versions(dir.path()).iter().eq([&1]));
+    std::fs::write(&format, "format 1, check 6b64e0ba\n").unwrap();
+
+    let fixture = Fixture::open(dir.path());
+    assert_eq!(std::fs::read_to_string(&format).unwrap().find("format 2"), Some(0));
+    assert_eq!(fixture.read_all(1).await, before);
+    fixture.append(&["u"; 40]).await;
+    let crashed = copy_of(dir.path());
+    assert!(versions(crashed.path()).iter().eq([&1, &2]));
+    let recovered = Fixture::open(crashed.path());
+    let after = recovered.read_all(1).await;
+    assert_eq!(after, fixture.read_all(1).await);
+    assert_eq!((&after[..3], after.len()), (&before[..], 43));
+}
+
+#[tokio::test]
+async fn a_generation_is_sealed_at_so_many_sequences_too() {
+    let dir = tempfile::tempdir().unwrap();
+    let fixture = Fixture::open(dir.path());
+    let requests = usize::try_from(super::writer::SEQUENCES / 1024).unwrap();
+    for _ in 0..requests {
+        fixture.append(&["u"; 1024]).await;
+    }
+    assert_eq!(generation_count(dir.path()), 1);
+    let (first, _) = fixture.append(&["u"]).await;
+    assert_eq!((generation_count(dir.path()), first), (2, super::writer::SEQUENCES + 1));
+    let crashed = copy_of(dir.path());
+    assert_eq!(Fixture::open(crashed.path()).read_all(1).await.len() as u64, first);
 }
 
 #[tokio::test]

@@ -38,9 +38,12 @@ use crate::telemetry::{Metrics, Pulse};
 
 /// What a commit may take beside its own bytes: a segment of sled's and a new generation's files.
 const HEADROOM: u64 = 1024 * 1024;
-/// Sequences that a generation may use: far more than fit into one, so that the reserve on disk
-/// is moved only when a generation begins.
+/// Sequences that a generation may use, so that the reserve on disk is moved only when one begins.
 pub(super) const RESERVE: u64 = 1 << 22;
+/// A generation is sealed at so many sequences too, however few bytes compression leaves of them: so
+/// is bounded what a start decodes and remembers of the newest one, and with a request on top it stays
+/// within the reserve.
+pub(super) const SEQUENCES: u64 = if cfg!(test) { 1 << 13 } else { 1 << 18 };
 /// How often a full disk is looked at while nothing is appended.
 const PROBE_EVERY: Duration = Duration::from_millis(500);
 
@@ -318,7 +321,10 @@ impl Writer {
                 return Err(CommitError::State("a failed commit's end is not recorded".to_owned()));
             }
         }
-        let is_done = |c: &Written| c.database.disk_bytes() >= self.seal_at;
+        let is_done = |written: &Written| {
+            written.database.disk_bytes() >= self.seal_at
+                || group.first.get().saturating_sub(written.first.get()) >= SEQUENCES
+        };
         if self.current.as_ref().is_none_or(is_done) || self.generations.is_written_damaged() {
             self.roll(group.first)?;
         }

@@ -117,7 +117,8 @@ fn damage_a_frame(data: &Path) {
     let generation = std::fs::read_dir(data.join("queue")).unwrap().next().unwrap().unwrap();
     let file = generation.path().join("db");
     let mut bytes = std::fs::read(&file).unwrap();
-    let frames: Vec<_> = memchr::memmem::find_iter(&bytes, b"GMFY\x01").collect();
+    let is_frame = |at: &usize| matches!(bytes[at + 4], 1 | 2);
+    let frames: Vec<_> = memchr::memmem::find_iter(&bytes, b"GMFY").filter(is_frame).collect();
     let sequence = |at: usize| bytes[at + 8..at + 16].to_vec();
     let victim = sequence(frames[frames.len() / 2]);
     // sled may hold several copies.

@@ -30,10 +30,13 @@ async fn the_oldest_events_make_room_and_are_counted_and_the_newest_arrive_in_or
     let watching = scrape::watch(sidecar.ops, done.clone());
     let load = async {
         let mut client = sidecar.client().await;
-        let padding = "x".repeat(400);
+        // Random, since the queue compresses what repeats; others for each event of a frame.
+        let random: String =
+            (0..64_000).map(|_| char::from(rand::random_range(b'a'..=b'z'))).collect();
         for batch in 0..400 * scale() {
             let one = |n: usize| {
                 let n = batch * BATCH + n;
+                let padding = random.get(n % 160 * 400..).and_then(|rest| rest.get(..400)).unwrap();
                 event("visit", &format!("user-{}", n % USERS), n)
                     .replace("{\"number\"", &format!("{{\"padding\":\"{padding}\",\"number\""))
             };

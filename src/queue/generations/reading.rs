@@ -242,14 +242,15 @@ fn visit(
         if first >= end {
             return false;
         }
-        let Ok((header, records)) = decode(value) else { return missing(expected, expected) };
+        let Ok(frame) = decode(value) else { return missing(expected, expected) };
+        let header = &frame.header;
         let first = header.first.get();
         let part = if let Content::Part(part) = header.content { Some(part) } else { None };
         let continues = part.is_some_and(|part| part > 0);
         if !continues && first > expected && !missing(expected, first - 1) {
             return false;
         }
-        if !assembler.push(&header, records, &mut events) && !continues {
+        if !assembler.push(&frame, &mut events) && !continues {
             return missing(first, first);
         }
         if part.is_some() && events.is_empty() {

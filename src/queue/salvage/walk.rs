@@ -1,7 +1,7 @@
 //! Which frames of a generation count.
 
 use super::{Contents, Found};
-use crate::queue::frame::{Content, FrameHeader};
+use crate::queue::frame::{Content, Frame};
 use crate::queue::group::Assembler;
 use crate::queue::{QueuedEvent, Sequence};
 
@@ -40,7 +40,8 @@ impl Walk {
         }
     }
 
-    pub(super) fn push(&mut self, header: &FrameHeader, records: &[u8], found: &Found) {
+    pub(super) fn push(&mut self, frame: &Frame<'_>, found: &Found) {
+        let header = &frame.header;
         let first = header.first.get();
         if first < self.expected {
             return;
@@ -52,7 +53,7 @@ impl Walk {
             self.unbroken = true;
         }
         self.events.clear();
-        let fits = self.assembler.push(header, records, &mut self.events);
+        let fits = self.assembler.push(frame, &mut self.events);
         if let Content::Part(part) = header.content {
             if part == 0 {
                 self.parts.clear();

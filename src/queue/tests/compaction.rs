@@ -8,7 +8,7 @@ use super::running::damage_frame;
 use super::*;
 use crate::queue::engine::{Op, folder_bytes};
 use crate::queue::fault::{self, Failure};
-use crate::queue::frame::{decode, left_out};
+use crate::queue::frame::left_out;
 use crate::telemetry::ledger::DropReason;
 
 const EVENTS: u64 = 2_600;
@@ -79,9 +79,7 @@ fn compacted(dir: &Path) -> usize {
     let generations = std::fs::read_dir(dir.join("queue")).unwrap();
     let has_left_out = |folder: &Path| {
         let bytes = std::fs::read(folder.join("db")).unwrap_or_default();
-        memchr::memmem::find_iter(&bytes, b"GMFY\x01")
-            .filter_map(|at| decode(&bytes[at..]).ok())
-            .any(|(header, records)| left_out(&header, records) > 0)
+        frames_in(&bytes).any(|(_, frame)| left_out(&frame) > 0)
     };
     generations.filter(|generation| has_left_out(&generation.as_ref().unwrap().path())).count()
 }
@@ -164,9 +162,7 @@ async fn a_generation_that_is_rebuilt_meanwhile_stays_as_it_is() {
     assert!(keep_busy(&fixture, || fault::is_holding(&fresh)).await);
     let generation = dir.path().join("queue/gen-00000000000000000001");
     let bytes = std::fs::read(generation.join("db")).unwrap();
-    let frames: Vec<_> = memchr::memmem::find_iter(&bytes, b"GMFY\x01")
-        .filter_map(|at| Some(decode(&bytes[at..]).ok()?.0))
-        .collect();
+    let frames: Vec<_> = frames_in(&bytes).map(|(_, frame)| frame.header).collect();
     damage_frame(&generation, frames[frames.len() / 2].first.get());
     let found = fixture.read_all(1).await.len();
     assert!((found as u64) < EVENTS, "it was rebuilt");
@@ -240,9 +236,7 @@ async fn damage_in_what_was_compacted_is_counted_exactly() {
     fixture.close();
     let generation = dir.path().join("queue/gen-00000000000000000001");
     let bytes = std::fs::read(generation.join("db")).unwrap();
-    let frames: Vec<_> = memchr::memmem::find_iter(&bytes, b"GMFY\x01")
-        .filter_map(|at| Some(decode(&bytes[at..]).ok()?.0))
-        .collect();
+    let frames: Vec<_> = frames_in(&bytes).map(|(_, frame)| frame.header).collect();
     let harmed = &frames[frames.len() / 2];
     damage_frame(&generation, harmed.first.get());
     let fixture = Fixture::open_with(&tiny(dir.path())).unwrap();

@@ -9,7 +9,6 @@ use rand::{RngExt as _, SeedableRng as _};
 
 use super::*;
 use crate::queue::fault::{self, Failure};
-use crate::queue::frame::decode;
 use crate::telemetry::ledger::DropReason;
 
 /// What happens to a file.
@@ -144,9 +143,9 @@ fn files(dir: &Path) -> Vec<PathBuf> {
 /// as it was.
 fn untouched(before: &[u8], after: &[u8], events: &mut BTreeMap<u64, BTreeSet<Vec<u8>>>) {
     let after_of = |range: std::ops::Range<usize>| after.get(range);
-    for at in memchr::memmem::find_iter(before, b"GMFY\x01") {
-        let Ok((header, records)) = decode(&before[at..]) else { continue };
-        let range = at..at + super::super::frame::frame_length(records);
+    for (at, frame) in frames_in(before) {
+        let header = frame.header;
+        let range = at..at + frame.bytes.len();
         if after_of(range.clone()) == Some(&before[range]) {
             for sequence in header.first.get()..header.end().get() {
                 events.entry(sequence).or_default().insert(header.key());

@@ -9,7 +9,6 @@ use super::running::damage_frame;
 use super::*;
 use crate::queue::engine::Database;
 use crate::queue::fault::{self, Failure};
-use crate::queue::frame::decode;
 
 /// A folder that needs repair at its start (the state, the newest generation) and when it is read
 /// (a sealed one).
@@ -27,9 +26,8 @@ fn harmed(original: &Original) -> tempfile::TempDir {
     generations.sort();
     for generation in generations.iter().skip(1) {
         let bytes = std::fs::read(generation.join("db")).unwrap();
-        let frames: BTreeSet<u64> = memchr::memmem::find_iter(&bytes, b"GMFY\x01")
-            .filter_map(|at| Some(decode(&bytes[at..]).ok()?.0.first.get()))
-            .collect();
+        let frames: BTreeSet<u64> =
+            frames_in(&bytes).map(|(_, frame)| frame.header.first.get()).collect();
         damage_frame(generation, *frames.iter().nth(frames.len() * 2 / 3).unwrap());
     }
     harmed

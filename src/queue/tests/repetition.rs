@@ -11,7 +11,7 @@ fn unique(keys: &[u32], request: Option<Underway>) -> Submission {
             event_type: Cow::Borrowed("t"),
             idempotence_key: Some(Cow::Owned(key.to_string())),
             kind: EventKind::Unique,
-            wire: Cow::Owned(format!("{{\"k\":{key},\"p\":\"{}\"}}", "x".repeat(1000))),
+            wire: Cow::Owned(format!("{{\"k\":{key},\"p\":\"{}\"}}", noise(*key as usize, 1000))),
         });
     }
     submission

@@ -27,12 +27,12 @@ async fn fill(fixture: &Fixture, dir: &Path, generations: usize) -> u64 {
 pub(super) fn damage_frame(generation: &Path, sequence: u64) {
     let file = generation.join("db");
     let mut bytes = std::fs::read(&file).unwrap();
-    let frames: Vec<usize> = memchr::memmem::find_iter(&bytes, b"GMFY\x01")
+    let frames: Vec<usize> = memchr::memmem::find_iter(&bytes, &MAGIC)
         .filter(|at| bytes.get(at + 8..at + 16) == Some(&sequence.to_le_bytes()[..]))
         .collect();
     assert!(!frames.is_empty());
     for at in frames {
-        bytes[at + 60] ^= 0x40;
+        bytes[at + 30] ^= 0x40;
     }
     std::fs::write(&file, bytes).unwrap();
 }
