@@ -101,17 +101,14 @@ impl Process {
 
     /// Waits until the sidecar says that it is ready, and where.
     pub(crate) async fn ready(&mut self) -> Addresses {
-        self.in_log("ready", |line| {
-            let line: Value = serde_json::from_str(line).ok()?;
-            let address = |name: &str| line[name].as_str()?.parse().ok();
-            (line["message"] == "ready").then_some(())?;
-            Some(Addresses {
-                api: address("api.address")?,
-                ops: address("ops.address")?,
-                admin: address("admin.address")?,
-            })
-        })
-        .await
+        self.in_log("ready", addresses).await
+    }
+
+    /// As [`Process::ready`]; none where it says instead that it can't start.
+    pub(crate) async fn ready_or_refused(&mut self) -> Option<Addresses> {
+        let refused = |line: &str| line.starts_with("error: ").then_some(None);
+        let finds = |line: &str| refused(line).or_else(|| addresses(line).map(Some));
+        self.in_log("ready, or an error", finds).await
     }
 
     /// Prints what it logged.
@@ -180,6 +177,18 @@ impl Ended {
         };
         self.stderr.iter().filter(warns).collect()
     }
+}
+
+/// What the line says that tells that it is ready.
+fn addresses(line: &str) -> Option<Addresses> {
+    let line: Value = serde_json::from_str(line).ok()?;
+    let address = |name: &str| line[name].as_str()?.parse().ok();
+    (line["message"] == "ready").then_some(())?;
+    Some(Addresses {
+        api: address("api.address")?,
+        ops: address("ops.address")?,
+        admin: address("admin.address")?,
+    })
 }
 
 /// Runs the binary to its end.

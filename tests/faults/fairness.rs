@@ -42,7 +42,7 @@ async fn those_behind_a_flood_wait_for_a_few_of_its_batches_only() {
     let gmfy = Gmfy::start().await;
     gmfy.handle.set_faults(Faults { down: true, ..Faults::default() });
     let mut settings = settings(gmfy.address, dir.path());
-    settings.delivery.lanes = 1;
+    (settings.delivery.lanes, settings.queue.nats.lanes) = (1, 1);
     let sidecar = Running::start(settings).await;
     let mut client = sidecar.client().await;
     for first in (0..flood).step_by(10_000) {

@@ -58,13 +58,7 @@ async fn what_is_acknowledged_arrives_in_order_whatever_dies() {
         let at = rng.random_range(0..REPLICAS);
         match fault {
             Fault::KillServer | Fault::KillLeader => {
-                let leader = async {
-                    let client = async_nats::connect(cluster.urls()).await.ok()?;
-                    let context = async_nats::jetstream::new(client);
-                    let info = context.get_stream("GMFY").await.ok()?.get_info().await.ok()?;
-                    info.cluster?.leader
-                };
-                let leader = leader.await;
+                let leader = cluster.leader().await;
                 let is_leader = |name: &str| leader.as_deref() == Some(name);
                 let at = match fault {
                     Fault::KillLeader => {

@@ -20,6 +20,7 @@
 #[path = "../faults/client.rs"]
 mod client;
 mod crashes;
+mod link;
 mod partitions;
 #[path = "../e2e/process.rs"]
 mod process;

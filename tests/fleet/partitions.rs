@@ -1,81 +1,23 @@
 //! Partitions between replicas and NATS: what is sent into them is held up, or lost.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use rand::RngExt as _;
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::watch;
-use tokio::task::JoinSet;
+use rand::rngs::StdRng;
+use rand::{RngExt as _, SeedableRng as _};
 use tokio::time::sleep;
 
-use crate::replicas::{Applications, BATCH, Gmfy, LANES, LEASE, Replica, all_in_order, sets};
-use crate::server::{Server, is_there};
+use crate::link::Link;
+use crate::replicas::{
+    Applications, BATCH, Gmfy, LANES, LEASE, Replica, all_in_order, order, sets,
+};
+use crate::server::{Cluster, Server, is_there};
 
 const REPLICAS: usize = 3;
 
 fn rounds() -> usize {
     if std::env::var_os("GMFY_LONG").is_some_and(|long| long == "1") { 30 } else { 3 }
-}
-
-/// A way to a server that can be closed: then nothing passes, and no one is told.
-struct Link {
-    address: SocketAddr,
-    is_open: watch::Sender<bool>,
-    _task: JoinSet<()>,
-}
-
-impl Link {
-    async fn to(port: u16) -> Self {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
-        let address = listener.local_addr().unwrap();
-        let is_open = watch::Sender::new(true);
-        let watching = is_open.subscribe();
-        let mut task = JoinSet::new();
-        task.spawn(async move {
-            let mut connections = JoinSet::new();
-            while let Ok((caller, _)) = listener.accept().await {
-                connections.spawn(relay(caller, port, watching.clone()));
-            }
-        });
-        Self { address, is_open, _task: task }
-    }
-}
-
-async fn relay(caller: TcpStream, port: u16, mut is_open: watch::Receiver<bool>) {
-    let Ok(server) = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await else { return };
-    let pairs = [(&caller, &server), (&server, &caller)];
-    let mut bytes = vec![0; 16 * 1024];
-    loop {
-        if is_open.wait_for(|is_open| *is_open).await.is_err() {
-            return;
-        }
-        let from = tokio::select! {
-            _ = is_open.changed() => continue,
-            ready = caller.readable() => ready.map(|()| 0),
-            ready = server.readable() => ready.map(|()| 1),
-        };
-        let Ok(from) = from else { return };
-        let (from, to) = pairs[from];
-        let count = match from.try_read(&mut bytes) {
-            Ok(0) => return,
-            Ok(count) => count,
-            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => continue,
-            Err(_) => return,
-        };
-        let mut sent = 0;
-        while sent < count {
-            if to.writable().await.is_err() {
-                return;
-            }
-            match to.try_write(&bytes[sent..count]) {
-                Ok(more) => sent += more,
-                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
-                Err(_) => return,
-            }
-        }
-    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -88,8 +30,7 @@ async fn a_replica_cut_off_from_nats_loses_its_lanes_and_no_event() {
     let (mut links, mut replicas) = (Vec::new(), Vec::new());
     for _ in 0..REPLICAS {
         let link = Link::to(server.port()).await;
-        let url = format!("nats://{}", link.address);
-        replicas.push(Replica::start(&gmfy, &sets(&[url], 1)).await);
+        replicas.push(Replica::start(&gmfy, &sets(&[link.url()], 1)).await);
         links.push(link);
     }
     let addresses = Arc::new(Mutex::new(replicas.iter().map(|r| r.api).collect::<Vec<_>>()));
@@ -97,13 +38,89 @@ async fn a_replica_cut_off_from_nats_loses_its_lanes_and_no_event() {
     for round in 0..rounds() {
         sleep(Duration::from_millis(rand::rng().random_range(300..1000))).await;
         let link = &links[round % REPLICAS];
-        link.is_open.send_replace(false);
+        link.open(false);
         // Long enough for the others to take its lanes, or too short for it.
         sleep(if round % 2 == 0 { LEASE * 2 } else { LEASE / 2 }).await;
-        link.is_open.send_replace(true);
+        link.open(true);
     }
     let expected = applications.end().await;
     let again = all_in_order(&gmfy.handle, expected, Duration::from_secs(60)).await;
+    println!("{expected} events, {again} came again");
+    assert!(expected > 50 * rounds(), "only {expected} events");
+    let most = rounds() * LANES * BATCH;
+    assert!(again <= most, "{again} events came again, of at most {most}");
+}
+
+/// What is cut off in a round.
+#[derive(Clone, Copy, Debug)]
+enum Cut {
+    /// The stream's leader from the other servers; clients still reach it.
+    Leader,
+    /// A server from the other servers and from the replicas.
+    Server,
+    /// A replica from a server.
+    Replica,
+    /// The stream's leader from the replicas; the other servers still reach it.
+    LeaderFromReplicas,
+}
+
+const CUTS: [Cut; 4] = [Cut::Leader, Cut::Server, Cut::Replica, Cut::LeaderFromReplicas];
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_cut_off_from_the_others_costs_no_event_and_no_order() {
+    if !is_there() {
+        return;
+    }
+    let seed = rand::random();
+    println!("seed {seed}");
+    let mut rng = StdRng::seed_from_u64(seed);
+    let cluster = Cluster::linked().await;
+    let gmfy = Gmfy::start().await;
+    let (mut links, mut replicas) = (Vec::new(), Vec::new());
+    for _ in 0..REPLICAS {
+        let mut row = Vec::new();
+        for server in &cluster.servers {
+            row.push(Link::to(server.port()).await);
+        }
+        let urls: Vec<_> = row.iter().map(Link::url).collect();
+        replicas.push(Replica::start(&gmfy, &sets(&urls, 3)).await);
+        links.push(row);
+    }
+    let addresses = Arc::new(Mutex::new(replicas.iter().map(|r| r.api).collect::<Vec<_>>()));
+    let applications = Applications::start(2, 10, &addresses);
+    for round in 0..rounds() {
+        let before = applications.acknowledged.load(Ordering::Relaxed);
+        sleep(Duration::from_millis(rng.random_range(300..1500))).await;
+        let cut = CUTS[round % CUTS.len()];
+        let at = rng.random_range(0..REPLICAS);
+        let leader = cluster.leader().await;
+        let leader = cluster.servers.iter().position(|s| Some(s.name()) == leader.as_deref());
+        let leader = leader.unwrap_or(at);
+        let cut_off = |is_cut_off: bool| match cut {
+            Cut::Leader => cluster.cut_off(leader, is_cut_off),
+            Cut::Server => {
+                cluster.cut_off(at, is_cut_off);
+                links.iter().for_each(|row| row[at].open(!is_cut_off));
+            }
+            Cut::Replica => links[at][leader].open(!is_cut_off),
+            Cut::LeaderFromReplicas => links.iter().for_each(|row| row[leader].open(!is_cut_off)),
+        };
+        cut_off(true);
+        // A cluster takes some ten seconds to do without a leader that says nothing.
+        sleep(Duration::from_millis(rng.random_range(500..20_000))).await;
+        let meanwhile = applications.acknowledged.load(Ordering::Relaxed) - before;
+        cut_off(false);
+        println!("{round}: {cut:?}, leader {leader}, {at}: {meanwhile} acknowledged meanwhile");
+    }
+    sleep(Duration::from_secs(1)).await;
+    let expected = applications.end().await;
+    let again = match order(&gmfy.handle, expected, Duration::from_secs(60)).await {
+        Ok(again) => again,
+        Err(wrong) => {
+            replicas.iter().for_each(|replica| replica.process.print());
+            panic!("{wrong:?}, the servers' folders: {:?}", cluster.keep());
+        }
+    };
     println!("{expected} events, {again} came again");
     assert!(expected > 50 * rounds(), "only {expected} events");
     let most = rounds() * LANES * BATCH;

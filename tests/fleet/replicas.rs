@@ -24,6 +24,8 @@ pub(crate) const LEASE: Duration = Duration::from_secs(2);
 pub(crate) const LANES: usize = 8;
 /// The largest batch to GMFY.
 pub(crate) const BATCH: usize = 50;
+/// How often a replica is started at most, until it is there.
+const STARTS: usize = 5;
 /// How long an application waits for an answer.
 const ANSWER: Duration = Duration::from_secs(15);
 
@@ -73,11 +75,20 @@ pub(crate) struct Replica {
 }
 
 impl Replica {
+    /// Starts it, again where NATS is not ready for it, as whoever runs it does.
     pub(crate) async fn start(gmfy: &Gmfy, sets: &[String]) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let sets: Vec<_> = sets.iter().map(String::as_str).collect();
-        let mut process = Process::spawn(sidecar(folder.path(), &gmfy.url, &sets));
-        let addresses = process.ready().await;
+        let mut starts = 1;
+        let (process, addresses) = loop {
+            let mut process = Process::spawn(sidecar(folder.path(), &gmfy.url, &sets));
+            if let Some(addresses) = process.ready_or_refused().await {
+                break (process, addresses);
+            }
+            let refused = process.ended().await;
+            assert!(starts < STARTS, "it does not start: {refused:#?}");
+            starts += 1;
+        };
         let (api, ops, admin) = (addresses.api, addresses.ops, addresses.admin);
         Self { process, api, ops, admin, _folder: folder }
     }

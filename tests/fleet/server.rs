@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
+
+use crate::link::Link;
 use tokio::net::TcpStream;
 use tokio::process::{Child, Command};
 use tokio::time::{Instant, sleep};
@@ -85,7 +87,7 @@ impl Server {
 
     /// Starts one that is alone on what it has stored.
     pub(crate) async fn start_again(&mut self) {
-        self.start(&[]);
+        self.start(&[], true);
         self.listens().await;
     }
 
@@ -101,7 +103,8 @@ impl Server {
         self.port
     }
 
-    fn start(&mut self, routes: &[u16]) {
+    /// `advertises`: whether it tells clients and servers where the others are.
+    fn start(&mut self, routes: &[u16], advertises: bool) {
         let mut command = Command::new("nats-server");
         command
             .args(["--addr", "127.0.0.1", "--port", &self.port.to_string()])
@@ -117,6 +120,10 @@ impl Server {
                 .args(["--cluster_name", "fleet"])
                 .args(["--cluster", &format!("nats://127.0.0.1:{}", self.route)])
                 .args(["--routes", &routes.join(",")]);
+        }
+        if !advertises {
+            // Nobody listens there: so the others come by the routes that they were told only.
+            command.arg("--no_advertise").args(["--cluster_advertise", "127.0.0.1:1"]);
         }
         let log = self.folder.path().join("log");
         let log = std::fs::File::options().create(true).append(true).open(log).unwrap();
@@ -149,12 +156,32 @@ impl Server {
 #[derive(Debug)]
 pub(crate) struct Cluster {
     pub(crate) servers: Vec<Server>,
+    /// By server, and by the server that it leads to; none where the servers reach each other as
+    /// they are.
+    links: Vec<Vec<Link>>,
 }
 
 impl Cluster {
     pub(crate) async fn start() -> Self {
-        let servers = ["n0", "n1", "n2"].map(Server::new).into_iter().collect();
-        let mut cluster = Self { servers };
+        Self::of(false).await
+    }
+
+    /// One whose servers can be cut off from each other.
+    pub(crate) async fn linked() -> Self {
+        Self::of(true).await
+    }
+
+    async fn of(is_linked: bool) -> Self {
+        let servers: Vec<_> = ["n0", "n1", "n2"].map(Server::new).into_iter().collect();
+        let mut links = Vec::new();
+        for _ in servers.iter().filter(|_| is_linked) {
+            let mut row = Vec::new();
+            for to in &servers {
+                row.push(Link::to(to.route).await);
+            }
+            links.push(row);
+        }
+        let mut cluster = Self { servers, links };
         for index in 0..3 {
             cluster.restart(index).await;
         }
@@ -162,10 +189,32 @@ impl Cluster {
         cluster
     }
 
+    /// Cuts a server off from the two others, or ends that.
+    pub(crate) fn cut_off(&self, index: usize, is_cut_off: bool) {
+        for (from, row) in self.links.iter().enumerate() {
+            for (to, link) in row.iter().enumerate() {
+                if (from == index) != (to == index) {
+                    link.open(!is_cut_off);
+                }
+            }
+        }
+    }
+
+    /// The name of the stream's leader.
+    pub(crate) async fn leader(&self) -> Option<String> {
+        let client = async_nats::connect(self.urls()).await.ok()?;
+        let context = async_nats::jetstream::new(client);
+        let info = context.get_stream("GMFY").await.ok()?.get_info().await.ok()?;
+        info.cluster?.leader
+    }
+
     /// Starts a server that does not run, on what it has stored.
     pub(crate) async fn restart(&mut self, index: usize) {
-        let routes: Vec<_> = self.servers.iter().map(|server| server.route).collect();
-        self.servers[index].start(&routes);
+        let routes: Vec<_> = match self.links.get(index) {
+            Some(row) => row.iter().map(Link::port).collect(),
+            None => self.servers.iter().map(|server| server.route).collect(),
+        };
+        self.servers[index].start(&routes, self.links.is_empty());
         self.servers[index].listens().await;
     }
 

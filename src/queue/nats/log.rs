@@ -8,7 +8,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::letters::last;
-use super::reader::{Reader, failed};
+use super::reader::{READ, Reader, Readers, failed};
 use super::record::LaneRecord;
 use super::slots::Held;
 use super::{CONCURRENT, FleetQueue, WrongRevision};
@@ -17,12 +17,10 @@ use crate::queue::{
     Settlement, StoreError,
 };
 
-/// Readers of one lane: where it reads on, and where it reads what it passed over.
-const READERS: usize = 3;
-/// How long a read waits for what the server said it has.
-const READ: Duration = Duration::from_secs(5);
-/// Events that the stream's leader confirms in one read, at most.
-const CONFIRMED: usize = 512;
+/// How long a lane waits after it could not wait for more.
+const AFTER_FAILURE: Duration = Duration::from_millis(200);
+/// Questions to the stream's leader in one read, at most.
+const QUESTIONS: usize = 512;
 
 impl Log for FleetQueue {
     async fn lanes(&self, _wanted: usize) -> Result<Lanes, StoreError> {
@@ -70,23 +68,15 @@ impl Log for FleetQueue {
         };
         let owned = self.shared.owned(lane)?;
         let mut readers = owned.readers.lock().await;
-        let mut reader = self.reader(lane, &mut readers, from).await?;
-        // One that fails is dropped, and the next read opens another one.
-        reader.take_ready().await?;
-        // Events that were handed out before are known to be there, whatever a server says that
-        // lags behind.
+        let reader = self.reader(lane, &mut readers, from).await?;
         let is_known = from.get() < owned.end.load(Ordering::Relaxed);
-        let one = ReadLimit { events: 1, bytes: 1 };
-        while !reader.has(limit) && (reader.expects_more() || is_known && !reader.has(one)) {
-            let waiting = tokio::time::timeout(READ, reader.wait()).await;
-            waiting.map_err(|_| failed(&"no messages in time, although there are some"))??;
-            reader.take_ready().await?;
+        if let Err(error) = fill(reader, limit, is_known).await {
+            // The next read opens another one.
+            readers.close_last();
+            return Err(error);
         }
-        let confirming = tokio::time::timeout(READ, reader.confirm(CONFIRMED));
-        confirming.await.map_err(|_| failed(&"no answer in time"))??;
         let chunk = reader.hand_out(partitions, limit);
         owned.end.fetch_max(chunk.position.get(), Ordering::Relaxed);
-        readers.push(reader);
         Ok(chunk)
     }
 
@@ -110,23 +100,20 @@ impl Log for FleetQueue {
         let Some(lane) = self.lane_of(partitions) else { return std::future::pending().await };
         let Ok(owned) = self.shared.owned(lane) else { return std::future::pending().await };
         let mut readers = owned.readers.lock().await;
-        let opened = self.reader(lane, &mut readers, position).await;
-        let Ok(reader) = opened else {
-            drop(readers);
-            // The read that follows tells it.
-            return tokio::time::sleep(Duration::from_millis(200)).await;
-        };
-        readers.push(reader);
-        // From here on dropping this loses nothing.
-        while let Some(reader) = readers.last_mut() {
-            if reader.has(at_least) {
-                return;
-            }
-            if reader.wait().await.is_err() {
-                readers.pop();
+        if let Ok(reader) = self.reader(lane, &mut readers, position).await {
+            loop {
+                if reader.has(at_least) {
+                    return;
+                }
+                if reader.wait().await.is_err() {
+                    readers.close_last();
+                    break;
+                }
             }
         }
-        tokio::time::sleep(Duration::from_millis(200)).await;
+        drop(readers);
+        // The read that follows tells it.
+        tokio::time::sleep(AFTER_FAILURE).await;
     }
 
     async fn save(
@@ -158,6 +145,22 @@ impl Log for FleetQueue {
     }
 }
 
+/// Has a reader take in as much as is asked for, or there is, and has it confirmed.
+///
+/// `is_known`: events from where it is were handed out before, so they are there, whatever a server
+/// says that lags behind.
+async fn fill(reader: &mut Reader, limit: ReadLimit, is_known: bool) -> Result<(), StoreError> {
+    reader.take_ready().await?;
+    let one = ReadLimit { events: 1, bytes: 1 };
+    while !reader.has(limit) && (reader.expects_more() || is_known && !reader.has(one)) {
+        let waiting = tokio::time::timeout(READ, reader.wait()).await;
+        waiting.map_err(|_| failed(&"no messages in time, although there are some"))??;
+        reader.take_ready().await?;
+    }
+    let confirming = tokio::time::timeout(READ, reader.confirm(QUESTIONS));
+    confirming.await.map_err(|_| failed(&"no answer in time"))?
+}
+
 impl FleetQueue {
     /// The lane to which all of these belong.
     fn lane_of(&self, partitions: &Partitions) -> Option<usize> {
@@ -166,21 +169,14 @@ impl FleetQueue {
         lanes.all(|lane| lane == first).then_some(first)
     }
 
-    /// Takes out the reader that is at `from`, or opens one.
-    async fn reader(
+    /// The reader that is at `from`.
+    async fn reader<'a>(
         &self,
         lane: usize,
-        readers: &mut Vec<Reader>,
+        readers: &'a mut Readers,
         from: Sequence,
-    ) -> Result<Reader, StoreError> {
-        if let Some(at) = readers.iter().position(|reader| reader.position() == from) {
-            return Ok(readers.remove(at));
-        }
-        if readers.len() >= READERS {
-            readers.remove(0);
-        }
-        let opening = Reader::open(&self.shared.streams.events, self.shared.subject(lane), from);
-        tokio::time::timeout(READ, opening).await.map_err(|_| failed(&"no answer in time"))?
+    ) -> Result<&'a mut Reader, StoreError> {
+        readers.at(&self.shared.streams.events, self.shared.subject(lane), from).await
     }
 
     /// Replaces a lane's record, if nobody else did.

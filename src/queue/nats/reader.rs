@@ -20,6 +20,10 @@ use tracing::{debug, error, trace, warn};
 use super::message::{self, MessageError};
 use crate::queue::{Chunk, Partitions, QueuedEvent, ReadLimit, Sequence, StoreError};
 
+/// Readers of one lane.
+const READERS: usize = 3;
+/// How long a read waits for what the server said it has.
+pub(super) const READ: Duration = Duration::from_secs(5);
 /// Messages asked for at once.
 const AT_ONCE: usize = 512;
 /// How long a request for messages waits at the server.
@@ -123,11 +127,7 @@ impl Reader {
     /// # Cancel safety
     /// Safe: what comes later is there for the next call.
     pub(super) async fn wait(&mut self) -> Result<(), StoreError> {
-        if self.batch.is_none() {
-            let asking = self.consumer.batch().max_messages(AT_ONCE).expires(EXPIRES);
-            self.batch = Some(asking.messages().await.map_err(|error| failed(&error))?);
-            self.came = 0;
-        }
+        self.ask().await?;
         let Some(batch) = &mut self.batch else { return Ok(()) };
         match batch.next().await {
             Some(Ok(message)) => self.take(&message),
@@ -149,9 +149,21 @@ impl Reader {
         Ok(())
     }
 
-    /// Takes in what has come already.
+    /// Has the server send what it has, and what comes.
+    async fn ask(&mut self) -> Result<(), StoreError> {
+        if self.batch.is_none() {
+            let asking = self.consumer.batch().max_messages(AT_ONCE).expires(EXPIRES);
+            self.batch = Some(asking.messages().await.map_err(|error| failed(&error))?);
+            self.came = 0;
+        }
+        Ok(())
+    }
+
+    /// Takes in what has come already. More is asked for: what the server had when it said so last
+    /// may be little of what it has now.
     pub(super) async fn take_ready(&mut self) -> Result<(), StoreError> {
-        while !self.has(BUFFER) && self.batch.is_some() {
+        while !self.has(BUFFER) {
+            self.ask().await?;
             match self.wait().now_or_never() {
                 Some(taken) => taken?,
                 None => return Ok(()),
@@ -193,18 +205,24 @@ impl Reader {
         }
     }
 
-    /// Has the stream's leader say of each event at hand, up to `most`, that it is the lane's next
-    /// one after the one before it. Whatever the server with the consumer lacks is found so.
+    /// Has the stream's leader say of each event at hand that it is the lane's next one after the
+    /// one before it, in `most` questions. Whatever the server with the consumer lacks is found so.
     ///
     /// # Errors
     /// When the leader says otherwise, or knows less: the reader is of no use any more.
+    ///
+    /// # Cancel safety
+    /// Safe: what was confirmed stays so.
     pub(super) async fn confirm(&mut self, most: usize) -> Result<(), StoreError> {
         let mut before = self.unconfirmed;
         let mut steps = Vec::new();
-        let at_hand = self.buffer.iter().take(most).map(|event| event.sequence);
+        let at_hand = self.buffer.iter().map(|event| event.sequence);
         for sequence in at_hand.filter(|sequence| *sequence >= self.unconfirmed) {
             // Nothing is between two that follow on each other.
             if sequence != before {
+                if steps.len() >= most {
+                    break;
+                }
                 steps.push((before, sequence));
             }
             before = sequence.next();
@@ -214,7 +232,7 @@ impl Reader {
             .map(|(from, sequence)| async move {
                 (from, sequence, next_event(stream, subject, from).await)
             })
-            .buffer_unordered(super::CONCURRENT);
+            .buffered(super::CONCURRENT);
         while let Some((from, sequence, next)) = asking.next().await {
             let next = next?;
             if next != sequence {
@@ -227,6 +245,7 @@ impl Reader {
                 );
                 return Err(failed(&"a server left out events that the stream's leader has"));
             }
+            self.unconfirmed = sequence.next();
         }
         drop(asking);
         self.unconfirmed = before;
@@ -252,6 +271,39 @@ impl Reader {
             }
         }
         Chunk { events, position: self.position }
+    }
+}
+
+/// A lane's readers: where it reads on, and where it reads again what it passed over. They stay when
+/// the future that reads is dropped, with all that came.
+#[derive(Debug, Default)]
+pub(super) struct Readers(Vec<Reader>);
+
+impl Readers {
+    /// The reader that is at `from`, opened if there is none; the one that was not used for longest
+    /// is closed for it.
+    pub(super) async fn at(
+        &mut self,
+        stream: &Stream,
+        subject: String,
+        from: Sequence,
+    ) -> Result<&mut Reader, StoreError> {
+        if let Some(at) = self.0.iter().position(|reader| reader.position() == from) {
+            self.0[at..].rotate_left(1);
+        } else {
+            let opening = tokio::time::timeout(READ, Reader::open(stream, subject, from)).await;
+            let reader = opening.map_err(|_| failed(&"no answer in time"))??;
+            if self.0.len() >= READERS {
+                self.0.remove(0);
+            }
+            self.0.push(reader);
+        }
+        self.0.last_mut().ok_or_else(|| failed(&"no reader"))
+    }
+
+    /// Closes the one that was used last: it is of no use any more.
+    pub(super) fn close_last(&mut self) {
+        self.0.pop();
     }
 }
 

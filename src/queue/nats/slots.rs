@@ -6,7 +6,7 @@ use std::sync::{Arc, MutexGuard, PoisonError};
 use tracing::warn;
 
 use super::Shared;
-use super::reader::Reader;
+use super::reader::Readers;
 use super::record::LaneRecord;
 use crate::queue::StoreError;
 
@@ -25,7 +25,7 @@ pub(super) struct Slot {
 #[derive(Debug)]
 pub(super) struct Owned {
     pub(super) held: tokio::sync::Mutex<Held>,
-    pub(super) readers: tokio::sync::Mutex<Vec<Reader>>,
+    pub(super) readers: tokio::sync::Mutex<Readers>,
     /// Behind the last event that was handed out.
     pub(super) end: AtomicU64,
 }

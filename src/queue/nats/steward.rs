@@ -44,6 +44,8 @@ pub(super) struct Steward {
     /// Lanes whose records may name this replica.
     named: BTreeSet<usize>,
     is_failing: bool,
+    /// When another server was last looked for.
+    moved_on: Option<Instant>,
     announced: Option<(usize, usize)>,
 }
 
@@ -57,6 +59,7 @@ impl Steward {
             purged: HashMap::new(),
             named: BTreeSet::new(),
             is_failing: false,
+            moved_on: None,
             announced: None,
         }
     }
@@ -78,12 +81,30 @@ impl Steward {
                 info!("the queue on NATS works again");
             }
             self.is_failing = done.is_err();
+            if self.is_failing {
+                self.move_on().await;
+            }
         }
         let leaving = tokio::time::timeout(super::connect::TIMEOUT, self.leave());
         match leaving.await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => warn!(%error, "lanes could not be given back: their leases run out"),
             Err(_) => warn!("lanes could not be given back in time: their leases run out"),
+        }
+    }
+
+    /// Has the client take another server, at most once in a lease: the one it has may be cut off
+    /// from the others, and answer pings, but nothing else.
+    async fn move_on(&mut self) {
+        let now = Instant::now();
+        let is_early = self.moved_on.is_some_and(|at| now.duration_since(at) < self.lease);
+        if is_early || self.shared.is_sure(now) || !self.shared.is_connected() {
+            return;
+        }
+        self.moved_on = Some(now);
+        warn!("the NATS server does not do what it is asked: connecting anew");
+        if let Err(error) = self.shared.streams.client.force_reconnect().await {
+            warn!(%error, "the NATS client failed");
         }
     }
 
