@@ -53,6 +53,10 @@ async fn what_is_acknowledged_arrives_in_order_whatever_dies() {
     let begun = Instant::now();
     for round in 0..rounds() {
         let before = applications.acknowledged.load(Ordering::Relaxed);
+        if !applications.get_on().await {
+            replicas.iter().for_each(|replica| replica.process.print());
+            panic!("nothing is acknowledged any more; the servers' folders: {:?}", cluster.keep());
+        }
         sleep(Duration::from_millis(rng.random_range(300..1500))).await;
         let fault = FAULTS[round % FAULTS.len()];
         let at = rng.random_range(0..REPLICAS);
@@ -91,7 +95,7 @@ async fn what_is_acknowledged_arrives_in_order_whatever_dies() {
     sleep(Duration::from_secs(1)).await;
     let answers = Arc::clone(&applications.answers);
     let expected = applications.end().await;
-    let again = match order(&gmfy.handle, expected, Duration::from_secs(60)).await {
+    let again = match order(&gmfy.handle, expected, Duration::from_secs(120)).await {
         Ok(again) => again,
         Err(wrong) => {
             for replica in &replicas {

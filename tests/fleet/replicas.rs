@@ -26,8 +26,12 @@ pub(crate) const LANES: usize = 8;
 pub(crate) const BATCH: usize = 50;
 /// How often a replica is started at most, until it is there.
 const STARTS: usize = 5;
-/// How long an application waits for an answer.
+/// How long a caller waits for an answer.
 const ANSWER: Duration = Duration::from_secs(15);
+/// How long an application does, before it asks another replica.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// How long nothing may be acknowledged after a fault.
+const STANDSTILL: Duration = Duration::from_secs(60);
 
 /// A simulated GMFY that records everything.
 pub(crate) struct Gmfy {
@@ -166,13 +170,17 @@ impl Applications {
                             let all = addresses.lock().unwrap();
                             all[rand::rng().random_range(0..all.len())]
                         };
-                        match post(address, &key, &events).await {
+                        let posted = timeout(PATIENCE, post(address, &key, &events)).await;
+                        match posted.unwrap_or_else(|late| Err(io::Error::other(late))) {
                             Ok((202, answer)) => {
                                 let body = answer.rsplit("\r\n").next().unwrap_or_default();
                                 answers.lock().unwrap().insert(key, body.to_owned());
                                 break;
                             }
-                            Ok((500 | 503, _)) | Err(_) => sleep(Duration::from_millis(50)).await,
+                            // 409: the first one is still under way there.
+                            Ok((409 | 500 | 503, _)) | Err(_) => {
+                                sleep(Duration::from_millis(50)).await
+                            }
                             Ok((status, answer)) => panic!("{status}: {answer}"),
                         }
                     }
@@ -183,6 +191,19 @@ impl Applications {
             });
         }
         Self { stop, tasks, users, acknowledged, answers }
+    }
+
+    /// Waits until something more is acknowledged; false where that takes too long.
+    pub(crate) async fn get_on(&self) -> bool {
+        let before = self.acknowledged.load(Ordering::Relaxed);
+        let end = Instant::now() + STANDSTILL;
+        while self.acknowledged.load(Ordering::Relaxed) == before {
+            if Instant::now() > end {
+                return false;
+            }
+            sleep(Duration::from_millis(10)).await;
+        }
+        true
     }
 
     /// Ends them; returns how many events each user has.

@@ -14,6 +14,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
+use async_nats::connection::State;
 use bytes::Bytes;
 use futures_util::TryStreamExt as _;
 use tokio::time::{Instant, MissedTickBehavior};
@@ -27,6 +28,9 @@ use super::record::LaneRecord;
 use super::slots::Owned;
 use crate::queue::{Sequence, StoreError};
 
+/// How long a server may fail before it is taken for cut off: longer than it takes to agree on
+/// another leader.
+const CUT_OFF: Duration = Duration::from_secs(15);
 /// Ticks in a lease.
 const TICKS: u32 = 5;
 /// How long a replica is left alone beyond its lease, in ticks.
@@ -43,9 +47,8 @@ pub(super) struct Steward {
     purged: HashMap<usize, Sequence>,
     /// Lanes whose records may name this replica.
     named: BTreeSet<usize>,
-    is_failing: bool,
-    /// When another server was last looked for.
-    moved_on: Option<Instant>,
+    /// Since when the server that is connected does not do what it is asked.
+    failing_since: Option<Instant>,
     announced: Option<(usize, usize)>,
 }
 
@@ -58,8 +61,7 @@ impl Steward {
             seen: HashMap::new(),
             purged: HashMap::new(),
             named: BTreeSet::new(),
-            is_failing: false,
-            moved_on: None,
+            failing_since: None,
             announced: None,
         }
     }
@@ -72,17 +74,22 @@ impl Steward {
         while self.stop.run_until_cancelled(self.next(&mut ticks)).await.is_some() {
             pulse.beat();
             let done = self.tick().await;
-            if let Err(error) = &done
-                && !self.is_failing
-            {
-                warn!(%error, "the queue on NATS fails; trying again");
-            }
-            if done.is_ok() && self.is_failing {
-                info!("the queue on NATS works again");
-            }
-            self.is_failing = done.is_err();
-            if self.is_failing {
-                self.move_on().await;
+            match (&done, self.failing_since) {
+                (Err(error), None) => {
+                    warn!(%error, "the queue on NATS fails; trying again");
+                    self.failing_since = Some(Instant::now());
+                }
+                (Err(_), Some(since)) if since.elapsed() >= CUT_OFF => {
+                    self.move_on().await;
+                    self.failing_since = Some(Instant::now());
+                    // What is sent before the client has left the old connection is lost with it.
+                    ticks.reset();
+                }
+                (Ok(()), Some(_)) => {
+                    info!("the queue on NATS works again");
+                    self.failing_since = None;
+                }
+                (Ok(()), None) | (Err(_), Some(_)) => {}
             }
         }
         let leaving = tokio::time::timeout(super::connect::TIMEOUT, self.leave());
@@ -93,17 +100,15 @@ impl Steward {
         }
     }
 
-    /// Has the client take another server, at most once in a lease: the one it has may be cut off
-    /// from the others, and answer pings, but nothing else.
-    async fn move_on(&mut self) {
-        let now = Instant::now();
-        let is_early = self.moved_on.is_some_and(|at| now.duration_since(at) < self.lease);
-        if is_early || self.shared.is_sure(now) || !self.shared.is_connected() {
+    /// Has the client connect anew, to another server where there is one: the one it has may be cut
+    /// off from the others, and answer pings, but nothing else.
+    async fn move_on(&self) {
+        let client = &self.shared.streams.client;
+        if client.connection_state() != State::Connected {
             return;
         }
-        self.moved_on = Some(now);
         warn!("the NATS server does not do what it is asked: connecting anew");
-        if let Err(error) = self.shared.streams.client.force_reconnect().await {
+        if let Err(error) = client.force_reconnect().await {
             warn!(%error, "the NATS client failed");
         }
     }
