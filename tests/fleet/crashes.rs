@@ -95,7 +95,7 @@ async fn what_is_acknowledged_arrives_in_order_whatever_dies() {
     sleep(Duration::from_secs(1)).await;
     let answers = Arc::clone(&applications.answers);
     let expected = applications.end().await;
-    let again = match order(&gmfy.handle, expected, Duration::from_secs(120)).await {
+    let again = match order(&gmfy.handle, expected, Duration::from_secs(60)).await {
         Ok(again) => again,
         Err(wrong) => {
             for replica in &replicas {

@@ -45,7 +45,7 @@ async fn a_replica_cut_off_from_nats_loses_its_lanes_and_no_event() {
         link.open(true);
     }
     let expected = applications.end().await;
-    let again = all_in_order(&gmfy.handle, expected, Duration::from_secs(120)).await;
+    let again = all_in_order(&gmfy.handle, expected, Duration::from_secs(60)).await;
     println!("{expected} events, {again} came again");
     assert!(expected > 50 * rounds(), "only {expected} events");
     let most = rounds() * LANES * BATCH;
@@ -116,7 +116,7 @@ async fn a_server_cut_off_from_the_others_costs_no_event_and_no_order() {
     }
     sleep(Duration::from_secs(1)).await;
     let expected = applications.end().await;
-    let again = match order(&gmfy.handle, expected, Duration::from_secs(120)).await {
+    let again = match order(&gmfy.handle, expected, Duration::from_secs(60)).await {
         Ok(again) => again,
         Err(wrong) => {
             replicas.iter().for_each(|replica| replica.process.print());
