@@ -251,9 +251,7 @@ impl<'a, W: Write> Rest<'a, W> {
     }
 
     fn write(&mut self, header: &FrameHeader, records: &[u8]) -> io::Result<()> {
-        let mut frame = Vec::with_capacity(MAX_FRAME);
-        encode(header, records, &mut self.packer, &mut frame);
-        self.out.write_all(&frame)
+        self.out.write_all(&encode(header, records, &mut self.packer))
     }
 }
 
@@ -313,7 +311,8 @@ mod tests {
             let mut frames = Vec::new();
             let mut next = FIRST;
             for (number, (at, sizes)) in (0..).zip(&requests) {
-                let mut builder = GroupBuilder::new(next, Timestamp::from_millis(*at), 0, 0);
+                let mut packer = Packer::default();
+                let mut builder = GroupBuilder::new(next, Timestamp::from_millis(*at), (0, 0), &mut packer);
                 for (index, size) in sizes.iter().enumerate() {
                     builder.push(submission(&[&format!("{number}-{index}")], *size), 0);
                 }
@@ -363,7 +362,8 @@ mod tests {
 
     #[test]
     fn what_can_be_read_no_more_is_not_left_out() {
-        let mut builder = GroupBuilder::new(FIRST, Timestamp::from_millis(1), 0, 0);
+        let mut packer = Packer::default();
+        let mut builder = GroupBuilder::new(FIRST, Timestamp::from_millis(1), (0, 0), &mut packer);
         builder.push(submission(&["a"; 200], 300), 0);
         let group = builder.finish();
         let folder = tempfile::tempdir().unwrap();

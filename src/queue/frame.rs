@@ -170,16 +170,13 @@ impl<'a> Frame<'a> {
     }
 }
 
-/// Appends a frame's bytes to `out`, compressed where that is worth it.
-pub(super) fn encode(header: &FrameHeader, records: &[u8], packer: &mut Packer, out: &mut Vec<u8>) {
-    let start = out.len();
-    out.resize(start + HEADER, 0);
-    let packed_from = match u16::try_from(records.len()) {
-        Ok(length) if records.len() <= MAX_RECORDS && packer.pack(records, out) => Some(length),
-        _ => {
-            out.extend_from_slice(records);
-            None
-        }
+/// A frame's bytes, compressed where that is worth it.
+pub(super) fn encode(header: &FrameHeader, records: &[u8], packer: &mut Packer) -> Vec<u8> {
+    let length = u16::try_from(records.len()).ok().filter(|_| records.len() <= MAX_RECORDS);
+    let packed = length.and_then(|length| Some((packer.pack(records)?, length)));
+    let (version, stored, length) = match packed {
+        Some((packed, length)) => (PACKED, packed, length),
+        None => (PLAIN, records, 0),
     };
     let (kind, part) = match header.content {
         Content::Events => (0, 0),
@@ -189,22 +186,19 @@ pub(super) fn encode(header: &FrameHeader, records: &[u8], packer: &mut Packer, 
     let flags = kind
         | if header.begins_request { BEGINS } else { 0 }
         | if header.ends_request { ENDS } else { 0 };
-    let version = if packed_from.is_some() { PACKED } else { PLAIN };
-    let Some((head, stored)) = out.get_mut(start..).and_then(<[u8]>::split_first_chunk_mut) else {
-        return;
-    };
-    let head: &mut [u8; HEADER] = head;
-    let length = u32::try_from(stored.len()).unwrap_or(u32::MAX);
-    head[..4].copy_from_slice(&MAGIC);
-    head[4..6].copy_from_slice(&[version, flags]);
-    head[6..8].copy_from_slice(&packed_from.unwrap_or(0).to_le_bytes());
-    head[8..16].copy_from_slice(&header.first.get().to_le_bytes());
-    head[16..24].copy_from_slice(&header.accepted_at.as_millis().to_le_bytes());
-    head[24..28].copy_from_slice(&header.count.to_le_bytes());
-    head[28..32].copy_from_slice(&part.to_le_bytes());
-    head[32..36].copy_from_slice(&length.to_le_bytes());
-    let checksum = crc32c::crc32c_append(crc32c::crc32c(&head[..36]), stored);
-    head[36..].copy_from_slice(&checksum.to_le_bytes());
+    let mut out = Vec::with_capacity(HEADER + stored.len());
+    out.extend_from_slice(&MAGIC);
+    out.extend_from_slice(&[version, flags]);
+    out.extend_from_slice(&length.to_le_bytes());
+    out.extend_from_slice(&header.first.get().to_le_bytes());
+    out.extend_from_slice(&header.accepted_at.as_millis().to_le_bytes());
+    out.extend_from_slice(&header.count.to_le_bytes());
+    out.extend_from_slice(&part.to_le_bytes());
+    out.extend_from_slice(&u32::try_from(stored.len()).unwrap_or(u32::MAX).to_le_bytes());
+    let checksum = crc32c::crc32c_append(crc32c::crc32c(&out), stored);
+    out.extend_from_slice(&checksum.to_le_bytes());
+    out.extend_from_slice(stored);
+    out
 }
 
 /// Checks the frame that begins these bytes; what is behind it is ignored.
@@ -509,9 +503,7 @@ mod tests {
     }
 
     fn encoded(header: &FrameHeader, records: &[u8]) -> Vec<u8> {
-        let mut bytes = Vec::new();
-        encode(header, records, &mut Packer::default(), &mut bytes);
-        bytes
+        encode(header, records, &mut Packer::default())
     }
 
     /// Records of events with these JSONs.

@@ -74,7 +74,8 @@ pub fn salvage(data: &[u8]) {
 
 /// A file with the frames of some requests, large events among them, and what they hold.
 fn written() -> (Vec<u8>, Vec<QueuedEvent>) {
-    let mut builder = GroupBuilder::new(FIRST, Timestamp::from_millis(5), 0, 0);
+    let mut packer = super::packer::Packer::default();
+    let mut builder = GroupBuilder::new(FIRST, Timestamp::from_millis(5), (0, 0), &mut packer);
     for sizes in [&[40, 90][..], &[300; 40], &[20_000], &[10], &[6_000, 9_000, 30]] {
         let mut submission = Submission::with_capacity(sizes.len(), 0);
         for size in sizes {

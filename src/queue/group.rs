@@ -4,8 +4,7 @@ use bytes::{Buf as _, Bytes};
 
 use super::dedupe::{Answer, Known, Underway};
 use super::frame::{
-    Content, Frame, FrameHeader, HEADER, MAX_RECORDS, decode_records, encode, encode_answer,
-    record_length,
+    Content, Frame, FrameHeader, MAX_RECORDS, decode_records, encode, encode_answer, record_length,
 };
 use super::packer::Packer;
 use super::submission::Entry;
@@ -39,23 +38,23 @@ pub(super) struct Group {
 /// a part of one record; the marks of a request's first and last frame let recovery tell whether
 /// it is whole.
 #[derive(Debug)]
-pub(super) struct GroupBuilder {
+pub(super) struct GroupBuilder<'a> {
     group: Group,
     accepted_at: Timestamp,
     records: Vec<u8>,
     frame_first: Sequence,
     count: u32,
     begins_request: bool,
-    packer: Packer,
+    packer: &'a mut Packer,
 }
 
-impl GroupBuilder {
+impl<'a> GroupBuilder<'a> {
     /// With room for so many events, of so many bytes of records in all.
     pub(super) fn new(
         first: Sequence,
         accepted_at: Timestamp,
-        events: usize,
-        bytes: usize,
+        (events, bytes): (usize, usize),
+        packer: &'a mut Packer,
     ) -> Self {
         Self {
             group: Group {
@@ -72,7 +71,7 @@ impl GroupBuilder {
             frame_first: first,
             count: 0,
             begins_request: true,
-            packer: Packer::default(),
+            packer,
         }
     }
 
@@ -193,8 +192,7 @@ impl GroupBuilder {
     }
 
     fn push_frame(&mut self, header: &FrameHeader, records: &[u8]) {
-        let mut value = Vec::with_capacity(HEADER + records.len());
-        encode(header, records, &mut self.packer, &mut value);
+        let value = encode(header, records, self.packer);
         self.group.frames.push(EncodedFrame { key: header.key(), value });
     }
 
@@ -336,7 +334,8 @@ mod tests {
             let forgotten = prometheus::IntCounter::new("f", "f").unwrap();
             let dedupe = Arc::new(Dedupe::new(limits, Clock::default(), forgotten));
             let first = Sequence::new(100);
-            let mut builder = GroupBuilder::new(first, Timestamp::from_millis(5), 0, 0);
+            let mut packer = Packer::default();
+            let mut builder = GroupBuilder::new(first, Timestamp::from_millis(5), (0, 0), &mut packer);
             let mut keys = Vec::new();
             let mut last_end = first;
             let mut begins_at = Vec::new();

@@ -19,6 +19,7 @@ const WORTH_A_TRY: usize = 1024;
 #[derive(Default)]
 pub(super) struct Packer {
     table: Option<CompressTable>,
+    packed: Vec<u8>,
 }
 
 impl fmt::Debug for Packer {
@@ -28,30 +29,20 @@ impl fmt::Debug for Packer {
 }
 
 impl Packer {
-    /// Appends `bytes` to `out`, compressed; false, and nothing, where that saves less than an
-    /// eighth of them.
-    pub(super) fn pack(&mut self, bytes: &[u8], out: &mut Vec<u8>) -> bool {
+    /// These bytes compressed; none where that saves less than an eighth of them.
+    pub(super) fn pack(&mut self, bytes: &[u8]) -> Option<&[u8]> {
         if bytes.len() < WORTH_A_TRY {
-            return false;
+            return None;
         }
-        let start = out.len();
-        out.resize(start + get_maximum_output_size(bytes.len()), 0);
-        let packed = out.get_mut(start..).unwrap_or_default();
+        let most = get_maximum_output_size(bytes.len());
+        if self.packed.len() < most {
+            self.packed.resize(most, 0);
+        }
         let table = self.table.get_or_insert_with(CompressTable::small);
-        let length = match compress_into_with_table(bytes, packed, table) {
-            Ok(length) if length <= bytes.len() / 8 * 7 => length,
-            // There is room for all that can come of it, so it never fails.
-            Ok(_) | Err(_) => {
-                out.truncate(start);
-                return false;
-            }
-        };
-        if looks_like_a_frame(packed.get(..length).unwrap_or_default()) {
-            out.truncate(start);
-            return false;
-        }
-        out.truncate(start + length);
-        true
+        // There is room for all that can come of it, so it never fails.
+        let length = compress_into_with_table(bytes, &mut self.packed, table).ok()?;
+        let packed = self.packed.get(..length).filter(|_| length <= bytes.len() / 8 * 7)?;
+        (!looks_like_a_frame(packed)).then_some(packed)
     }
 }
 
@@ -75,12 +66,12 @@ mod tests {
     use proptest::prelude::*;
 
     fn packed(bytes: &[u8]) -> Option<Vec<u8>> {
-        let mut out = b"before".to_vec();
-        let is_packed = Packer::default().pack(bytes, &mut out);
-        assert_eq!(&out[..6], b"before");
-        let packed = out.split_off(6);
-        assert!(is_packed || packed.is_empty());
-        is_packed.then_some(packed)
+        let mut packer = Packer::default();
+        let packed = packer.pack(bytes).map(<[u8]>::to_vec);
+        // What it compressed before leaves no trace.
+        packer.pack(&noise(9, bytes.len() + 1).repeat(2).into_bytes());
+        assert_eq!(packer.pack(bytes).map(<[u8]>::to_vec), packed);
+        packed
     }
 
     #[test]

@@ -339,12 +339,15 @@ mod tests {
     use crate::clock::Timestamp;
     use crate::queue::engine::Database;
     use crate::queue::group::{Group, GroupBuilder};
+    use crate::queue::packer::Packer;
     use crate::queue::tests::submission;
     use proptest::prelude::*;
 
     /// Requests of so many events of about so many bytes, from sequence 10 on.
     fn group(requests: &[(usize, usize)]) -> Group {
-        let mut builder = GroupBuilder::new(Sequence::new(10), Timestamp::from_millis(5), 0, 0);
+        let mut packer = Packer::default();
+        let mut builder =
+            GroupBuilder::new(Sequence::new(10), Timestamp::from_millis(5), (0, 0), &mut packer);
         for (events, size) in requests {
             builder.push(submission(&vec!["u"; *events], *size), 0);
         }

@@ -17,6 +17,7 @@ use super::inbox::Inbox;
 use super::keeper::{Keeper, Task};
 use super::live::Live;
 use super::open::{OpenError, Options, open};
+use super::packer::Packer;
 use super::readiness::AtomicReadiness;
 use super::state::put_paused;
 use super::tail::Tail;
@@ -215,6 +216,7 @@ impl Queue {
             dedupe: Arc::clone(&dedupe),
             pack: Pack::default(),
             packs: opened.packs,
+            packer: Packer::default(),
             horizon: moves_horizon,
         };
         let (alive, ended) = watch::channel(());

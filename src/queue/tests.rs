@@ -387,8 +387,13 @@ async fn a_request_that_was_cut_off_is_dropped_whole() {
     // Half of a request of three frames, as a crash between two writes leaves it.
     let generation = dir.path().join("queue").join("gen-00000000000000000001");
     let database = super::engine::Database::open(&generation).unwrap();
-    let mut builder =
-        super::group::GroupBuilder::new(Sequence::new(3), Timestamp::from_millis(5), 3, 0);
+    let mut packer = super::packer::Packer::default();
+    let mut builder = super::group::GroupBuilder::new(
+        Sequence::new(3),
+        Timestamp::from_millis(5),
+        (3, 0),
+        &mut packer,
+    );
     builder.push(submission(&["c", "d", "e"], 4_000), 0);
     let group = builder.finish();
     assert!(group.frames.len() > 1);

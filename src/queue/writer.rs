@@ -21,6 +21,7 @@ use super::inbox::{Outlet, Taken};
 use super::keeper::Task;
 use super::letters::LettersTask;
 use super::live::Live;
+use super::packer::Packer;
 use super::readiness::AtomicReadiness;
 use super::reserve::Reserve;
 use super::state::{
@@ -39,11 +40,14 @@ use crate::telemetry::{Metrics, Pulse};
 /// What a commit may take beside its own bytes: a segment of sled's and a new generation's files.
 const HEADROOM: u64 = 1024 * 1024;
 /// Sequences that a generation may use, so that the reserve on disk is moved only when one begins.
-pub(super) const RESERVE: u64 = 1 << 22;
+pub(super) const RESERVE: u64 = 1 << 24;
+/// More than this no request has: see `api.max_batch_events`.
+const LARGEST_REQUEST: u64 = 10_000_000;
 /// A generation is sealed at so many sequences too, however few bytes compression leaves of them: so
-/// is bounded what a start decodes and remembers of the newest one, and with a request on top it stays
-/// within the reserve.
+/// is bounded what a start decodes and remembers of the newest one, and with a request on top, and
+/// that request's note, it stays within the reserve.
 pub(super) const SEQUENCES: u64 = if cfg!(test) { 1 << 13 } else { 1 << 18 };
+const _: () = assert!(SEQUENCES + LARGEST_REQUEST < RESERVE);
 /// How often a full disk is looked at while nothing is appended.
 const PROBE_EVERY: Duration = Duration::from_millis(500);
 
@@ -105,6 +109,7 @@ pub(super) struct Writer {
     pub(super) pack: Pack,
     /// What is stored of the sealed ones, the oldest first.
     pub(super) packs: VecDeque<PackRecord>,
+    pub(super) packer: Packer,
 }
 
 /// Why a group was not committed.
@@ -170,12 +175,12 @@ impl Writer {
         }
         let started = Instant::now();
         let at = self.clock.now();
-        let mut builder = GroupBuilder::new(self.next, at, events, bytes);
+        let mut builder = GroupBuilder::new(self.next, at, (events, bytes), &mut self.packer);
         let mut answers = Vec::with_capacity(requests.len());
         let mut marks = 0;
         let mut duplicates = 0;
         for Request { mut submission, done, permit, turn } in requests {
-            let traced = self.trace(&mut submission);
+            let traced = trace(&self.metrics, &mut submission);
             let mut repeated = 0;
             if submission.is_marked() {
                 let (is_new, added) = self.dedupe.add_events(submission.marks(), at);
@@ -233,13 +238,6 @@ impl Writer {
                 replies.send();
             }
         }
-    }
-
-    /// Begins the span of this commit in a request's trace, where it has one.
-    fn trace(&self, submission: &mut Submission) -> Option<Box<Traced>> {
-        let traces = self.metrics.traces.as_ref()?;
-        let request = submission.take_accepting()?;
-        Some(Box::new(Traced { span: traces.commit(&request), request }))
     }
 
     /// Tells what became of a traced request, before its events are delivered. `size` is the
@@ -515,6 +513,13 @@ impl Writer {
             info!(error = %error, "the next start leaves a gap in the sequences");
         }
     }
+}
+
+/// Begins the span of a commit in a request's trace, where it has one.
+fn trace(metrics: &Metrics, submission: &mut Submission) -> Option<Box<Traced>> {
+    let traces = metrics.traces.as_ref()?;
+    let request = submission.take_accepting()?;
+    Some(Box::new(Traced { span: traces.commit(&request), request }))
 }
 
 fn seal_record(generation: &Written, end: Sequence) -> Change {
