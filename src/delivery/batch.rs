@@ -130,6 +130,7 @@ mod tests {
             kind: EventKind::Classic,
             accepted_at: Timestamp::default(),
             json: Bytes::from(vec![b'x'; len]),
+            #[cfg(feature = "nats")]
             mark: None,
         }
     }

@@ -264,6 +264,7 @@ mod tests {
             kind: EventKind::Classic,
             accepted_at: Timestamp::default(),
             json: bytes::Bytes::from_static(b"{}"),
+            #[cfg(feature = "nats")]
             mark: None,
         };
         Work::new((0..len).map(event).collect())

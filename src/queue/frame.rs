@@ -408,6 +408,7 @@ pub(super) fn decode_records(
             kind: head.kind,
             accepted_at: header.accepted_at,
             json: records.slice((range.start + head.length()).min(range.end)..range.end),
+            #[cfg(feature = "nats")]
             mark: head.mark.map(|mark| mark.0.to_le_bytes()),
         });
         number += 1;

@@ -221,6 +221,7 @@ impl<'a> GroupBuilder<'a> {
                 kind: entry.head.kind,
                 accepted_at: self.accepted_at,
                 json,
+                #[cfg(feature = "nats")]
                 mark: entry.head.mark.map(|mark| mark.0.to_le_bytes()),
             });
             match entry.head.origin {

@@ -21,7 +21,8 @@ pub struct QueuedEvent {
     pub accepted_at: Timestamp,
     /// The wire form.
     pub json: Bytes,
-    /// What a repetition of it is known by, where it was stored with that.
+    /// What a repetition of it is known by, where it was stored with that; for the spill.
+    #[cfg(feature = "nats")]
     pub mark: Option<[u8; 16]>,
 }
 

@@ -216,6 +216,7 @@ mod tests {
             kind: EventKind::Classic,
             accepted_at: Timestamp::default(),
             json: Bytes::from_static(b"0123456789"),
+            #[cfg(feature = "nats")]
             mark: None,
         }
     }

@@ -6,11 +6,12 @@ use std::time::Duration;
 
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
+use crate::client::event;
 use crate::link::Link;
 use crate::replicas::{
-    Applications, BATCH, Gmfy, LANES, LEASE, Replica, all_in_order, order, sets,
+    Applications, BATCH, Gmfy, LANES, LEASE, Replica, all_in_order, get, order, post, sets,
 };
 use crate::server::{Cluster, Server, is_there};
 
@@ -127,4 +128,33 @@ async fn a_server_cut_off_from_the_others_costs_no_event_and_no_order() {
     assert!(expected > 50 * rounds(), "only {expected} events");
     let most = rounds() * LANES * BATCH;
     assert!(again <= most, "{again} events came again, of at most {most}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_replica_whose_server_is_cut_off_goes_to_another_one() {
+    if !is_there() {
+        return;
+    }
+    let cluster = Cluster::linked().await;
+    let gmfy = Gmfy::start().await;
+    let mut links = Vec::new();
+    for server in &cluster.servers {
+        links.push(Link::to(server.port()).await);
+    }
+    // At its start it reaches one of them only.
+    links[1..].iter().for_each(|link| link.open(false));
+    let urls: Vec<_> = links.iter().map(Link::url).collect();
+    let replica = Replica::start(&gmfy, &sets(&urls, 3)).await;
+    links.iter().for_each(|link| link.open(true));
+    cluster.cut_off(0, true);
+    for status in [503, 200] {
+        let end = Instant::now() + Duration::from_secs(60);
+        while get(replica.ops, "/readyz").await.unwrap().0 != status {
+            assert!(Instant::now() < end, "/readyz is not {status}");
+            sleep(Duration::from_millis(50)).await;
+        }
+    }
+    let (status, answer) = post(replica.api, "a", &[event("visit", "1", 0)]).await.unwrap();
+    assert_eq!(status, 202, "{answer}");
+    assert_eq!(all_in_order(&gmfy.handle, 1, Duration::from_secs(60)).await, 0);
 }

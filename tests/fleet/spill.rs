@@ -1,6 +1,6 @@
 //! What NATS does not take goes to the replica's own disk, and from there to NATS: once, in order.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
@@ -9,14 +9,13 @@ use std::time::Duration;
 use rand::RngExt as _;
 use rustix::process::Signal;
 use serde_json::Value;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::watch;
+use tempfile::TempDir;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
 use crate::client::event;
+use crate::link::Link;
 use crate::process::{KEY, Process, binary, sidecar};
 use crate::replicas::{Applications, BATCH, Gmfy, LANES, all_in_order, ask, get, post, sets};
 use crate::server::{Cluster, Server, is_there};
@@ -256,53 +255,22 @@ async fn a_full_spill_refuses_events_and_is_ready_again_when_nats_has_some() {
     all_in_order(&gmfy.handle, number + 1, PATIENCE).await;
 }
 
-/// A way to a server by which what the server says can be held up, and which can be cut.
-struct Way {
-    address: SocketAddr,
-    answers: watch::Sender<bool>,
-    cuts: watch::Sender<()>,
-    _task: JoinSet<()>,
+/// A replica, and the way by which it reaches NATS.
+struct Reached {
+    way: Link,
+    server: Server,
+    gmfy: Gmfy,
+    replica: Replica,
+    _folder: TempDir,
 }
 
-impl Way {
-    async fn to(port: u16) -> Self {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
-        let address = listener.local_addr().unwrap();
-        let answers = watch::Sender::new(true);
-        let (watching, cuts) = (answers.subscribe(), watch::Sender::new(()));
-        let cutting = cuts.subscribe();
-        let mut task = JoinSet::new();
-        task.spawn(async move {
-            let mut connections = JoinSet::new();
-            while let Ok((caller, _)) = listener.accept().await {
-                let (answers, mut cuts) = (watching.clone(), cutting.clone());
-                cuts.mark_unchanged();
-                connections.spawn(async move {
-                    let server = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await;
-                    let Ok(server) = server else { return };
-                    let (mut from_caller, mut to_caller) = caller.into_split();
-                    let (mut from_server, mut to_server) = server.into_split();
-                    let asking = tokio::io::copy(&mut from_caller, &mut to_server);
-                    let answering = async move {
-                        let (mut bytes, mut answers) = (vec![0; 16 * 1024], answers);
-                        while let Ok(count @ 1..) = from_server.read(&mut bytes).await {
-                            // What was read before is lost with the connection.
-                            if answers.wait_for(|answers| *answers).await.is_err()
-                                || to_caller.write_all(&bytes[..count]).await.is_err()
-                            {
-                                return;
-                            }
-                        }
-                    };
-                    tokio::select! {
-                        _ = asking => {}
-                        () = answering => {}
-                        _ = cuts.changed() => {}
-                    }
-                });
-            }
-        });
-        Self { address, answers, cuts, _task: task }
+impl Reached {
+    async fn start(more: &[&str]) -> Self {
+        let (server, gmfy) = (Server::alone().await, Gmfy::start().await);
+        let way = Link::to(server.port()).await;
+        let folder = tempfile::tempdir().unwrap();
+        let replica = Replica::start(&gmfy, folder.path(), &way.url(), more).await;
+        Self { way, server, gmfy, replica, _folder: folder }
     }
 }
 
@@ -311,18 +279,14 @@ async fn what_nats_took_without_saying_so_is_there_once_and_in_order() {
     if !is_there() {
         return;
     }
-    let (server, gmfy) = (Server::alone().await, Gmfy::start().await);
-    let way = Way::to(server.port()).await;
-    let folder = tempfile::tempdir().unwrap();
-    let url = format!("nats://{}", way.address);
-    let replica = Replica::start(&gmfy, folder.path(), &url, &[]).await;
+    let Reached { way, server, gmfy, replica, _folder } = Reached::start(&[]).await;
     // So that the stream keeps what it has.
     replica.delivery("pause").await;
     let mut number = 0;
     for round in 0..2 {
         let three = |number| [0, 1, 2].map(|more| event("visit", "1", number + more));
         replica.accepts(&format!("before {round}"), &three(number)).await;
-        way.answers.send_replace(false);
+        way.answers(false);
         let before = messages(&server).await;
         let mut requests = JoinSet::new();
         let (api, lost) = (replica.api, three(number + 3));
@@ -342,7 +306,7 @@ async fn what_nats_took_without_saying_so_is_there_once_and_in_order() {
         assert_eq!(status, 202, "{answer}");
         replica.accepts(&format!("after {round}"), &three(number + 6)).await;
         assert_eq!(replica.spilled().await, 6);
-        way.answers.send_replace(true);
+        way.answers(true);
         replica.until_spilled(|spilled| spilled == 0).await;
         number += 9;
         assert_eq!(messages(&server).await, u64::try_from(number).unwrap());
@@ -356,11 +320,7 @@ async fn a_request_whose_connection_breaks_in_its_middle_keeps_its_order() {
     if !is_there() {
         return;
     }
-    let (server, gmfy) = (Server::alone().await, Gmfy::start().await);
-    let way = Way::to(server.port()).await;
-    let folder = tempfile::tempdir().unwrap();
-    let url = format!("nats://{}", way.address);
-    let replica = Replica::start(&gmfy, folder.path(), &url, &[]).await;
+    let Reached { way, server: _server, gmfy, replica, _folder } = Reached::start(&[]).await;
     let mut number = 0;
     for _ in 0..5 {
         let events: Vec<_> = (0..500).map(|more| event("visit", "1", number + more)).collect();
@@ -371,7 +331,7 @@ async fn a_request_whose_connection_breaks_in_its_middle_keeps_its_order() {
             tokio::select! {
                 answer = &mut posting => break answer.unwrap(),
                 () = sleep(Duration::from_millis(rand::rng().random_range(10..50))) => {
-                    way.cuts.send_replace(());
+                    way.cut();
                 }
             }
         };
@@ -379,6 +339,62 @@ async fn a_request_whose_connection_breaks_in_its_middle_keeps_its_order() {
     }
     let again = all_in_order(&gmfy.handle, number, PATIENCE).await;
     println!("{number} events, {again} came again");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_request_that_is_sent_again_keeps_its_order_without_a_spill_too() {
+    if !is_there() {
+        return;
+    }
+    let no_spill = ["queue.nats.spill=false"];
+    let Reached { way, server: _server, gmfy, replica, _folder } = Reached::start(&no_spill).await;
+    let (mut number, mut repeated) = (0, 0);
+    for _ in 0..20 {
+        let events: Vec<_> = (0..100).map(|more| event("visit", "1", number + more)).collect();
+        number += events.len();
+        let key = number.to_string();
+        let cutting = async {
+            sleep(Duration::from_millis(rand::rng().random_range(0..30))).await;
+            way.cut();
+        };
+        let posting = async {
+            let end = Instant::now() + PATIENCE;
+            loop {
+                match post(replica.api, &key, &events).await.unwrap() {
+                    (202, _) => return,
+                    (500 | 503, answer) => assert!(Instant::now() < end, "{answer}"),
+                    (status, answer) => panic!("{status}: {answer}"),
+                }
+                repeated += 1;
+                sleep(Duration::from_millis(50)).await;
+            }
+        };
+        tokio::join!(cutting, posting);
+    }
+    let again = all_in_order(&gmfy.handle, number, PATIENCE).await;
+    println!("{number} events, {repeated} requests were sent again, {again} events came again");
+    assert!(repeated > 0, "no connection broke in the middle of a request");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_request_of_more_events_than_may_be_under_way_is_taken_whole_and_holds_up_no_lease() {
+    if !is_there() {
+        return;
+    }
+    let gmfy = Gmfy::start().await;
+    let server = Server::alone().await;
+    let folder = tempfile::tempdir().unwrap();
+    for spill in ["queue.nats.spill=false", "queue.nats.spill=true"] {
+        let replica = Replica::start(&gmfy, folder.path(), &server.url(), &[spill]).await;
+        let events: Vec<_> = (0..20_000).map(|user| event("visit", &user.to_string(), 0)).collect();
+        let answer = replica.accepts(spill, &events).await;
+        assert_eq!((&answer["accepted"], &answer["duplicates"]), (&20_000.into(), &0.into()));
+        let mut process = replica.process;
+        process.signal(Signal::TERM);
+        let ended = process.ended().await;
+        let lapsed = ended.stderr.iter().find(|line| line.contains("the lease ran out"));
+        assert_eq!(lapsed, None);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -119,6 +119,7 @@ mod tests {
             kind: EventKind::Classic,
             accepted_at: Timestamp::from_millis(1_800_000_000_120),
             json: Bytes::copy_from_slice(wire.as_bytes()),
+            #[cfg(feature = "nats")]
             mark: None,
         };
         lines.write(&event).unwrap();

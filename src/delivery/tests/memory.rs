@@ -74,6 +74,7 @@ impl MemoryLog {
             kind,
             accepted_at,
             json: Bytes::from(format!("{{\"n\":{number},\"u\":{user}}}")),
+            #[cfg(feature = "nats")]
             mark: None,
         });
         drop(inner);

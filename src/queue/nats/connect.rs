@@ -113,7 +113,8 @@ async fn client(options: &Options) -> Result<(Client, Context), NatsError> {
             needed: options.max_event + OVERHEAD,
         });
     }
-    // The publisher bounds by itself how many acknowledgements are outstanding.
+    // Flights bound by themselves how many acknowledgements are outstanding, so that a lease need not
+    // wait behind events to be renewed.
     let context = ContextBuilder::new()
         .timeout(TIMEOUT)
         .ack_timeout(TIMEOUT)

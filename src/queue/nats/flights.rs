@@ -2,11 +2,11 @@
 //! acknowledged or refused each of them.
 //!
 //! What was sent may get lost on the way while what was sent behind it arrives: on a connection that
-//! is made anew, or when the stream's leader changes. So a flight that is to be sent again keeps its
-//! users' order only if it has one publication of a user under way at a time.
+//! is made anew, or when the stream's leader changes. Sent again, by the application or from the spill,
+//! it would come behind. So a flight has one publication of a user under way at a time, and those
+//! of all its users at once.
 
 use std::collections::{HashMap, VecDeque};
-use std::future::IntoFuture as _;
 use std::sync::Arc;
 
 use async_nats::jetstream::ErrorCode;
@@ -23,7 +23,7 @@ use crate::event::EventKind;
 use crate::queue::dedupe::Mark;
 use crate::queue::{AppendError, Sequence, UserHash};
 
-/// Publications that wait for their acknowledgement, at most, of flights that are sent at once.
+/// Publications that wait for their acknowledgement, at most.
 pub(super) const OUTSTANDING: usize = 8192;
 
 /// What JetStream knows a repetition of an event by.
@@ -82,6 +82,8 @@ pub(super) struct Flights<T> {
     number: u64,
     waiting: HashMap<u64, Waiting<T>>,
     acks: FuturesUnordered<BoxFuture<'static, Published>>,
+    /// Those that are to be sent when fewer are outstanding.
+    held: VecDeque<(u64, usize)>,
     landed: VecDeque<Flight<T>>,
 }
 
@@ -92,6 +94,7 @@ impl<T> Flights<T> {
             number: 0,
             waiting: HashMap::new(),
             acks: FuturesUnordered::new(),
+            held: VecDeque::new(),
             landed: VecDeque::new(),
         }
     }
@@ -100,31 +103,9 @@ impl<T> Flights<T> {
         self.acks.is_empty() && self.landed.is_empty()
     }
 
-    /// Sends all events at once, in order: as far as all of them arrive.
-    pub(super) async fn send(&mut self, flight: Flight<T>) {
-        let count = flight.events.len();
-        let number = self.add(flight, Vec::new());
-        for index in 0..count {
-            while self.acks.len() >= OUTSTANDING {
-                if let Some(ack) = self.acks.next().await {
-                    self.acknowledged(ack);
-                }
-            }
-            let Some(event) = self.event(number, index) else { continue };
-            let (subject, message) = message(&self.shared, event);
-            match self.shared.streams.context.send_publish(subject, message).await {
-                Ok(ack) => {
-                    let ack = ack.into_future();
-                    self.acks.push(Box::pin(async move { (number, index, ack.await) }));
-                }
-                Err(error) => self.acknowledged((number, index, Err(error))),
-            }
-        }
-    }
-
     /// Sends an event of a user when the one before is acknowledged: whatever gets lost, what the
     /// stream has of a user's events is their beginning.
-    pub(super) fn send_chained(&mut self, flight: Flight<T>) {
+    pub(super) fn send(&mut self, flight: Flight<T>) {
         let (firsts, followers) = chains(flight.events.iter().map(|event| event.user));
         let number = self.add(flight, followers);
         for index in firsts {
@@ -157,7 +138,10 @@ impl<T> Flights<T> {
         self.waiting.get(&number)?.flight.events.get(index)
     }
 
-    fn push(&self, number: u64, index: usize) {
+    fn push(&mut self, number: u64, index: usize) {
+        if self.acks.len() >= OUTSTANDING {
+            return self.held.push_back((number, index));
+        }
         let Some(event) = self.event(number, index) else { return };
         let (subject, message) = message(&self.shared, event);
         let shared = Arc::clone(&self.shared);
@@ -171,6 +155,13 @@ impl<T> Flights<T> {
     }
 
     fn acknowledged(&mut self, (number, index, published): Published) {
+        self.land(number, index, published);
+        if let Some((number, index)) = self.held.pop_front() {
+            self.push(number, index);
+        }
+    }
+
+    fn land(&mut self, number: u64, index: usize, published: Result<PublishAck, PublishError>) {
         let Some(waiting) = self.waiting.get_mut(&number) else { return };
         let result = published.map_err(|error| refusal(&error));
         let unsent = result.as_ref().err().map(unsent);

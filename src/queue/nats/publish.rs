@@ -1,5 +1,5 @@
-//! Appending: one task publishes every request's events in the order in which the requests came,
-//! many at a time, and answers a request when JetStream has acknowledged all of its events.
+//! Appending: one task publishes the events of all requests, many at a time, each user's of a request
+//! one after the other, and answers a request when JetStream has acknowledged all of its events.
 //!
 //! A request that JetStream took in part is of unknown outcome: what it took is delivered. Sent
 //! again with the same `Idempotency-Key`, its events have the same message ids, and JetStream takes
@@ -131,18 +131,18 @@ impl Publisher {
                 Some(flight) = flights.next() => self.landed(flight),
                 Some(spilled) = next(appending) => self.spilled(spilled),
                 Some(Forward { events, done }) = forwards.recv() => {
-                    self.flights.send_chained(Flight { of: Of::Forwarder(done), events });
+                    self.flights.send(Flight { of: Of::Forwarder(done), events });
                 }
                 request = requests.recv(), if is_open && holds.is_none() => match request {
                     None => is_open = false,
-                    Some(request) => self.publish(request).await,
+                    Some(request) => self.publish(request),
                 },
                 () = released(gate, holds), if holds.is_some() => {}
             }
         }
     }
 
-    async fn publish(&mut self, request: Request) {
+    fn publish(&mut self, request: Request) {
         let at = self.shared.clock.now();
         let Request { mut submission, done, permit, may_spill } = request;
         let traced = submission.take_accepting().and_then(|request| {
@@ -171,11 +171,10 @@ impl Publisher {
         let is_void = events.is_empty();
         match &self.inlet {
             _ if is_void => self.landed(Flight { of: Of::Caller(caller), events }),
-            None => self.flights.send(Flight { of: Of::Caller(caller), events }).await,
-            Some(inlet) if !may_spill || inlet.gate.is_open() && self.shared.is_there() => {
-                self.flights.send_chained(Flight { of: Of::Caller(caller), events });
+            Some(inlet) if may_spill && !(inlet.gate.is_open() && self.shared.is_there()) => {
+                self.spill(caller, &events, Sent::default());
             }
-            Some(_) => self.spill(caller, &events, Sent::default()),
+            _ => self.flights.send(Flight { of: Of::Caller(caller), events }),
         }
     }
 
