@@ -37,6 +37,34 @@ impl Look {
     }
 }
 
+/// How often chromedriver is started until it serves. It takes a port that is free on IPv6 and then
+/// wants the same one on IPv4, which may be another's: then it ends at once.
+const STARTS: usize = 10;
+
+/// A chromedriver that serves, and its port.
+async fn driver(program: &str) -> (Child, String) {
+    for _ in 0..STARTS {
+        let mut child = Command::new(program)
+            .arg("--port=0")
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .kill_on_drop(true)
+            .spawn()
+            .unwrap();
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let mut last = String::new();
+        while let Some(line) = lines.next_line().await.unwrap() {
+            if let Some((_, port)) = line.split_once("successfully on port ") {
+                return (child, port.trim_end_matches('.').to_owned());
+            }
+            last = line;
+        }
+        crate::report(&format!("chromedriver ended: {last}"));
+    }
+    panic!("chromedriver ended each time before it served");
+}
+
 /// See the module.
 #[derive(Debug)]
 pub(crate) struct Chromium {
@@ -67,21 +95,7 @@ impl Chromium {
             crate::report("SKIPPED: the status page in a browser: no chromium with chromedriver");
             return None;
         };
-        let mut child = Command::new(chromedriver)
-            .arg("--port=0")
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .kill_on_drop(true)
-            .spawn()
-            .unwrap();
-        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        let port = loop {
-            let line = lines.next_line().await.unwrap().expect("chromedriver starts");
-            if let Some((_, port)) = line.split_once("successfully on port ") {
-                break port.trim_end_matches('.').to_owned();
-            }
-        };
+        let (child, port) = driver(&chromedriver).await;
         crate::provide_tls();
         let profile = tempfile::tempdir().unwrap();
         let data = format!("--user-data-dir={}", profile.path().display());
