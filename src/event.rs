@@ -1,7 +1,8 @@
 //! What an event is, in GMFY's wire form and in the input form, and what is wrong with a bad one.
 //!
-//! A batch is read in two passes: one over its grammar, which splits it into elements, and one over
-//! each element's fields, which is all that a single event needs. Both yield slices of the body. An
+//! Events that are flat, as nearly all are, are read in one pass (`plain`). A batch with another in
+//! it is read in two: one over its grammar, which splits it into elements, and one over each
+//! element's fields, which is all that a single event needs. All yield slices of the body. An
 //! event in wire form goes on as the bytes that came; another is composed anew from the raw texts of
 //! its fields. So nothing that isn't ours is ever changed, be it a number's spelling, an escape or a
 //! name.
@@ -14,6 +15,7 @@ mod catalogue;
 mod fault;
 mod nearest;
 mod normalise;
+mod plain;
 #[cfg(test)]
 mod properties;
 mod syntax;
@@ -26,8 +28,11 @@ use std::borrow::Cow;
 
 use self::catalogue::Catalogue;
 use self::fault::{Fault, Faults, describe};
-use self::syntax::{Fields, MAX_DEPTH, Source};
+use self::syntax::{Field, Fields, MAX_DEPTH, Source};
 pub use crate::config::EventKind;
+
+/// What an event of a batch takes at least, as a rule, in bytes.
+const USUAL_EVENT: usize = 96;
 
 /// A valid event, borrowed from the request's body wherever nothing had to be rebuilt.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -125,10 +130,10 @@ impl Rules {
     /// See [`BodyError`].
     pub fn parse_one<'a>(&self, body: &'a [u8]) -> Result<Event<'a>, BodyError> {
         let source = Source::of_body(body)?;
-        let mut reader = Reader::new(self);
+        let (mut reader, mut fields) = (Reader::new(self), Fields::new());
         // An object is read once, by its fields; what else it is, or what is wrong, is found below.
         if let Some(object) = source.object().filter(|object| object.len() <= self.max_event)
-            && let Ok(event) = reader.event(source, object)
+            && let Ok(event) = reader.event(source, object, &mut fields)
         {
             return event.ok_or_else(|| BodyError::Invalid(reader.faults.into_errors()));
         }
@@ -139,7 +144,7 @@ impl Rules {
         if element.len() > self.max_event {
             return Err(BodyError::EventTooLarge(element.len()));
         }
-        let event = reader.event(source, element)?;
+        let event = reader.event(source, element, &mut fields)?;
         event.ok_or_else(|| BodyError::Invalid(reader.faults.into_errors()))
     }
 
@@ -153,8 +158,12 @@ impl Rules {
             let found = source.value().map_err(hint_at_ndjson)?;
             return Err(wrong_shape(source, found, |found| Fault::NotABatch { found }));
         }
-        let mut reader = Reader::new(self);
-        source.elements(|element| reader.add(source, element))?;
+        let (mut reader, mut fields) = (Reader::of(self, body), Fields::new());
+        let plain = source.plain(self.max_event);
+        if plain.array(&mut fields, |element, fields| reader.add_plain(element, fields)).is_none() {
+            reader = Reader::of(self, body);
+            source.elements(|element| reader.add(source, element, &mut fields))?;
+        }
         Ok(reader.into_batch())
     }
 
@@ -163,9 +172,12 @@ impl Rules {
     /// # Errors
     /// When a line isn't JSON, or there are too many.
     pub fn parse_lines<'a>(&self, body: &'a [u8]) -> Result<Batch<'a>, BodyError> {
-        let mut reader = Reader::new(self);
+        let (mut reader, mut fields) = (Reader::of(self, body), Fields::new());
         for line in Source::of_body(body)?.lines() {
-            reader.add(line, line.value()?)?;
+            let element = line.plain(self.max_event).only_object(&mut fields);
+            if element.and_then(|element| reader.add_plain(element, &fields)).is_none() {
+                reader.add(line, line.value()?, &mut fields)?;
+            }
         }
         Ok(reader.into_batch())
     }
@@ -199,8 +211,6 @@ fn wrong_shape(
 /// Reads the elements of one request.
 struct Reader<'r, 'a> {
     rules: &'r Rules,
-    /// The fields of the element that is being read; kept so that its memory is.
-    fields: Fields<'a>,
     faults: Faults,
     events: Vec<Event<'a>>,
     len: usize,
@@ -208,18 +218,41 @@ struct Reader<'r, 'a> {
 
 impl<'r, 'a> Reader<'r, 'a> {
     fn new(rules: &'r Rules) -> Self {
-        let (fields, faults) = (Fields::new(), Faults::new());
-        Self { rules, fields, faults, events: Vec::new(), len: 0 }
+        Self { rules, faults: Faults::new(), events: Vec::new(), len: 0 }
     }
 
-    /// Adds the next element of a batch.
-    fn add(&mut self, source: Source<'a>, element: &'a str) -> Result<(), BodyError> {
+    /// One for a batch, with room for what is probably in it.
+    fn of(rules: &'r Rules, body: &[u8]) -> Self {
+        let events = Vec::with_capacity((body.len() / USUAL_EVENT).min(rules.max_batch));
+        Self { events, ..Self::new(rules) }
+    }
+
+    /// Adds the next element of a batch, whose fields these are; none where it is over a limit.
+    fn add_plain(&mut self, element: &'a str, fields: &[Field<'a>]) -> Option<()> {
+        if self.len >= self.rules.max_batch || element.len() > self.rules.max_event {
+            return None;
+        }
+        self.faults.start(self.len);
+        self.len += 1;
+        let catalogue = &self.rules.catalogue;
+        let event = normalise::normalise(element, fields, catalogue, &mut self.faults);
+        self.events.extend(event);
+        Some(())
+    }
+
+    /// Adds the next element of a batch, by way of `fields`.
+    fn add(
+        &mut self,
+        source: Source<'a>,
+        element: &'a str,
+        fields: &mut Fields<'a>,
+    ) -> Result<(), BodyError> {
         if self.len >= self.rules.max_batch {
             return Err(BodyError::TooManyEvents);
         }
         self.faults.start(self.len);
         self.len += 1;
-        if let Some(event) = self.event(source, element)? {
+        if let Some(event) = self.event(source, element, fields)? {
             self.events.push(event);
         }
         Ok(())
@@ -231,6 +264,7 @@ impl<'r, 'a> Reader<'r, 'a> {
         &mut self,
         source: Source<'a>,
         element: &'a str,
+        fields: &mut Fields<'a>,
     ) -> Result<Option<Event<'a>>, BodyError> {
         let (len, max) = (element.len(), self.rules.max_event);
         if len > max {
@@ -242,9 +276,9 @@ impl<'r, 'a> Reader<'r, 'a> {
             self.faults.add(&Fault::NotAnObject { found: describe(element) }, None);
             return Ok(None);
         }
-        source.fields(element, &mut self.fields)?;
+        source.fields(element, fields)?;
         let catalogue = &self.rules.catalogue;
-        Ok(normalise::normalise(element, &self.fields, catalogue, &mut self.faults))
+        Ok(normalise::normalise(element, fields, catalogue, &mut self.faults))
     }
 
     fn into_batch(self) -> Batch<'a> {

@@ -32,6 +32,9 @@ impl Catalogue {
     /// an action if it is `{action}_{name}` of a declared action type. Where several are, the
     /// longest name counts, though they differ in no more than that.
     pub(super) fn kind_of(&self, wire_type: &str) -> Option<EventKind> {
+        if self.types.is_empty() {
+            return None;
+        }
         if let Some(declared) = self.types.get(wire_type) {
             return Some(declared.kind);
         }

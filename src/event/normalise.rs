@@ -251,7 +251,7 @@ fn read_text<'a>(slot: Slot<'a>, faults: &mut Faults) -> Result<Text<'a>, Report
         return Err(Reported);
     }
     let decoded = match decode(value) {
-        Cow::Borrowed(bytes) => std::str::from_utf8(bytes).ok().map(Cow::Borrowed),
+        Cow::Borrowed(_) => Some(Cow::Borrowed(inner_text(value))),
         Cow::Owned(bytes) => String::from_utf8(bytes).ok().map(Cow::Owned),
     };
     let fault = match decoded {

@@ -6,6 +6,8 @@ use proptest::prelude::*;
 use proptest::sample::select;
 use serde_json::value::RawValue;
 
+use super::plain::Plain;
+use super::syntax::{Fields, Source};
 use super::test_rules::events;
 use super::{BodyError, Event, EventError, Rules};
 use crate::config::UnknownEvents;
@@ -149,6 +151,41 @@ fn element() -> impl Strategy<Value = String> {
     ]
 }
 
+/// Any JSON, and what a few changed bytes make of it.
+fn edited(text: impl Strategy<Value = String>) -> impl Strategy<Value = Vec<u8>> {
+    let bytes = select(b"{}[]\",:\\u0-e.tn \n\x00\xff\xc3".to_vec());
+    let edit = (any::<prop::sample::Index>(), 0..3_u8, prop_oneof![bytes, any::<u8>()]);
+    (text, prop::collection::vec(edit, 0..4)).prop_map(|(text, edits)| {
+        let mut body = text.into_bytes();
+        for (place, edit, byte) in edits {
+            let at = place.index(body.len() + 1);
+            match edit {
+                0 => body.insert(at, byte),
+                1 if at < body.len() => body[at] = byte,
+                _ if at < body.len() => {
+                    body.remove(at);
+                }
+                _ => body.truncate(at / 2),
+            }
+        }
+        body
+    })
+}
+
+/// Flat objects, and a few that aren't.
+fn flat() -> impl Strategy<Value = String> {
+    let field = (raw_string(), blank(), raw_value()).prop_map(|(key, gap, value)| {
+        let flat = if value.starts_with(['{', '[']) && value.len() > 4 { "0.5E-1" } else { &value };
+        format!("{gap}{key}{gap}:{gap}{flat}{gap}")
+    });
+    prop::collection::vec(field, 0..5).prop_map(|fields| format!("{{{}}}", fields.join(",")))
+}
+
+fn texts(fields: &Fields<'_>) -> Vec<(Vec<u8>, String, String)> {
+    let owned = |text: &str| text.to_owned();
+    fields.iter().map(|f| (f.key.to_vec(), owned(f.raw_key), owned(f.value))).collect()
+}
+
 fn is_not_json<T>(parsed: &Result<T, BodyError>) -> bool {
     matches!(parsed, Err(BodyError::NotJson(_)))
 }
@@ -184,26 +221,44 @@ proptest! {
         let _lines = rules().parse_lines(&body);
     }
 
+    /// What is read in one pass is read as by serde_json's.
     #[test]
-    fn what_is_json_is_what_serde_json_takes_for_it(
-        text in element(),
-        edits in prop::collection::vec(
-            (any::<prop::sample::Index>(), 0..3_u8, prop_oneof![
-                select(b"{}[]\",:\\u0-e.tn \n\x00\xff\xc3".to_vec()), any::<u8>(),
-            ]),
-            0..4,
-        ),
-    ) {
-        let mut body = text.into_bytes();
-        for (place, edit, byte) in edits {
-            let at = place.index(body.len() + 1);
-            match edit {
-                0 => body.insert(at, byte),
-                1 if at < body.len() => body[at] = byte,
-                _ if at < body.len() => { body.remove(at); }
-                _ => body.truncate(at / 2),
-            }
+    fn plain_objects_are_read_as_any_other(body in edited(flat())) {
+        let Ok(text) = std::str::from_utf8(&body) else { return Ok(()) };
+        let (mut plain, mut any) = (Fields::new(), Fields::new());
+        if let Some(object) = Plain::new(text, usize::MAX).only_object(&mut plain) {
+            let source = Source::of_body(text.as_bytes()).unwrap();
+            prop_assert_eq!(Some(object), source.object());
+            prop_assert!(source.fields_of_any(object, &mut any).is_ok());
+            prop_assert_eq!(texts(&plain), texts(&any));
         }
+    }
+
+    #[test]
+    fn plain_arrays_are_read_as_any_other(
+        body in edited(prop::collection::vec(flat(), 1..4).prop_map(|all| format!(" [ {} ]\n", all.join(" ,")))),
+    ) {
+        let Ok(text) = std::str::from_utf8(&body) else { return Ok(()) };
+        let (mut plain, mut any) = (Vec::new(), Vec::new());
+        let taken = Plain::new(text, usize::MAX).array(&mut Fields::new(), |element, fields| {
+            plain.push((element.to_owned(), texts(fields)));
+            Some(())
+        });
+        if taken.is_some() {
+            let source = Source::of_body(text.as_bytes()).unwrap();
+            let read = source.elements(|element| {
+                let mut fields = Fields::new();
+                source.fields_of_any(element, &mut fields)?;
+                any.push((element.to_owned(), texts(&fields)));
+                Ok(())
+            });
+            prop_assert!(read.is_ok());
+            prop_assert_eq!(plain, any);
+        }
+    }
+
+    #[test]
+    fn what_is_json_is_what_serde_json_takes_for_it(body in edited(element())) {
         let is_json = serde_json::from_slice::<&RawValue>(&body).is_ok();
         prop_assert_eq!(is_not_json(&rules().parse_one(&body)), !is_json);
         if serde_json::from_slice::<serde_json::Value>(&body).is_ok() {

@@ -9,6 +9,7 @@ use serde_json::value::RawValue;
 use smallvec::SmallVec;
 
 use super::BodyError;
+use super::plain::Plain;
 
 /// How deep an event may nest, itself counted. The batch around it adds a level, and then it is
 /// what serde_json, among others, still takes at its defaults.
@@ -85,6 +86,11 @@ impl<'a> Source<'a> {
             .map_err(|error| refused.unwrap_or_else(|| self.not_json(&error)))
     }
 
+    /// Itself, to be read in one pass where its objects are plain and no longer than this.
+    pub(super) const fn plain(self, longest: usize) -> Plain<'a> {
+        Plain::new(self.text, longest)
+    }
+
     /// The one object that this is, if it is one at all: valid if its fields are.
     pub(super) fn object(self) -> Option<&'a str> {
         let text = self.text.trim_matches([' ', '\t', '\r', '\n']);
@@ -93,6 +99,18 @@ impl<'a> Source<'a> {
 
     /// Replaces `fields` by those of `object`, an object of this source.
     pub(super) fn fields(self, object: &'a str, fields: &mut Fields<'a>) -> Result<(), BodyError> {
+        match Plain::new(object, usize::MAX).only_object(fields) {
+            Some(_) => Ok(()),
+            None => self.fields_of_any(object, fields),
+        }
+    }
+
+    /// The same, of any object: it may nest.
+    pub(super) fn fields_of_any(
+        self,
+        object: &'a str,
+        fields: &mut Fields<'a>,
+    ) -> Result<(), BodyError> {
         fields.clear();
         let mut json = serde_json::Deserializer::from_str(object);
         json.deserialize_map(Collect(fields))
