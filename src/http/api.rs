@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use futures_util::FutureExt as _;
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
-use http::{HeaderMap, Method, Request, Response};
+use http::{HeaderMap, Method, Request, Response, Uri, Version};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use tokio::sync::SemaphorePermit;
@@ -147,12 +147,12 @@ async fn respond<A: Appender, G: Gmfy>(
     began: Instant,
 ) -> Response<Body> {
     let (head, body) = request.into_parts();
-    let path = head.uri.path();
-    let matched = matched(path);
+    let http::request::Parts { method, uri, version, mut headers, .. } = head;
+    let matched = matched(uri.path());
     let now = service.settings.now();
-    let answer = match now.admit(&head) {
+    let answer = match now.admit(&uri, version, &headers) {
         Ok(_place) => {
-            let answer = service.answer(&now, matched, &head, body);
+            let answer = service.answer(&now, matched, (&method, &uri), &mut headers, body);
             // Whatever a defect leaves behind is in this one request.
             let caught = AssertUnwindSafe(answer).catch_unwind().await;
             caught.unwrap_or_else(|_| Err(Problem::panicked()))
@@ -160,13 +160,13 @@ async fn respond<A: Appender, G: Gmfy>(
         Err(problem) => Err(problem),
     };
     let mut response = answer.unwrap_or_else(|problem| {
-        if matched.route.takes_events() && head.method == Method::POST {
+        if matched.route.takes_events() && method == Method::POST {
             service.metrics.refused(&problem);
         }
         problem.into_response()
     });
     response.headers_mut().insert(X_REQUEST_ID, request_id::header(id));
-    if head.method == Method::HEAD {
+    if method == Method::HEAD {
         let length = http_body::Body::size_hint(response.body()).exact();
         *response.body_mut() = Body::empty();
         if let Some(length) = length.filter(|length| *length > 0) {
@@ -174,22 +174,27 @@ async fn respond<A: Appender, G: Gmfy>(
         }
     }
     tracing::debug!(
-        http.method = %head.method,
+        http.method = %method,
         http.route = matched.route.template(),
         http.status = response.status().as_u16(),
         duration_us = u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX),
         "answered"
     );
-    service.metrics.answered(matched.route, &head.method, response.status(), began);
+    service.metrics.answered(matched.route, &method, response.status(), began);
     response
 }
 
 impl InForce {
     /// What every request must keep; gives it its place.
-    fn admit(&self, head: &http::request::Parts) -> Result<SemaphorePermit<'_>, Problem> {
-        self.hosts.check(&head.uri, &head.headers, head.version)?;
-        self.authenticate(&head.headers)?;
-        if head.uri.path_and_query().is_some_and(|target| target.as_str().len() > MAX_TARGET) {
+    fn admit(
+        &self,
+        uri: &Uri,
+        version: Version,
+        headers: &HeaderMap,
+    ) -> Result<SemaphorePermit<'_>, Problem> {
+        self.hosts.check(uri, headers, version)?;
+        self.authenticate(headers)?;
+        if uri.path_and_query().is_some_and(|target| target.as_str().len() > MAX_TARGET) {
             return Err(Problem::uri_too_long(MAX_TARGET));
         }
         let busy = "As many requests are under way as api.max_requests allows.";
@@ -212,31 +217,33 @@ impl<A: Appender, G: Gmfy> Service<A, G> {
         &self,
         now: &InForce,
         matched: Matched<'_>,
-        head: &http::request::Parts,
+        (method, uri): (&Method, &Uri),
+        headers: &mut HeaderMap,
         body: Incoming,
     ) -> Result<Response<Body>, Problem> {
-        match matched.action(&head.method, head.uri.path())? {
+        match matched.action(method, uri.path())? {
             Action::PostEvent => {
                 self.activity.note();
-                require_json(&head.headers)?;
-                let body = request_body::read(body, &head.headers, &now.body).await?;
+                require_json(headers)?;
+                let body = request_body::read(body, headers, &now.body).await?;
                 let (rules, appender) = (&now.rules, &self.state.appender);
                 let route = matched.route.template();
-                match idempotency::begin(appender, route, &head.headers, &body.bytes)? {
+                match idempotency::begin(appender, route, headers, &body.bytes)? {
                     idempotency::Request::Replay(answer) => Ok(events::replay(&answer)),
                     idempotency::Request::New(key) => {
-                        events::post_one(rules, appender, body.bytes, key).await
+                        let headers = std::mem::take(headers);
+                        events::post_one(rules, appender, body.bytes, key, headers).await
                     }
                 }
             }
             Action::PostBatch => {
                 self.activity.note();
-                let form = batch_form(&head.headers)?;
-                let lenient = prefer::is_lenient(&head.headers);
-                let body = request_body::read(body, &head.headers, &now.body).await?;
+                let form = batch_form(headers)?;
+                let lenient = prefer::is_lenient(headers);
+                let body = request_body::read(body, headers, &now.body).await?;
                 let (rules, appender) = (&now.rules, &self.state.appender);
                 let route = matched.route.template();
-                let key = match idempotency::begin(appender, route, &head.headers, &body.bytes)? {
+                let key = match idempotency::begin(appender, route, headers, &body.bytes)? {
                     idempotency::Request::Replay(answer) => return Ok(events::replay(&answer)),
                     idempotency::Request::New(key) => key,
                 };
@@ -247,13 +254,13 @@ impl<A: Appender, G: Gmfy> Service<A, G> {
             }
             Action::Read(call) => {
                 // Boxed, as the rest that is large: it is moved with every request, of events too.
-                let get = self.state.gmfy.get(&call, head.uri.query(), &head.headers);
+                let get = self.state.gmfy.get(&call, uri.query(), headers);
                 Ok(passed::read(Box::pin(get).await?))
             }
             Action::Write(call) => {
-                require_json(&head.headers)?;
-                let body = request_body::read(body, &head.headers, &now.body).await?;
-                let content_type = head.headers.get(CONTENT_TYPE).cloned();
+                require_json(headers)?;
+                let body = request_body::read(body, headers, &now.body).await?;
+                let content_type = headers.get(CONTENT_TYPE).cloned();
                 let post = self.state.gmfy.post(&call, content_type, body.bytes);
                 Ok(passed::back(Box::pin(post).await?))
             }
