@@ -32,6 +32,9 @@ LABEL org.opencontainers.image.title="gmfy-sidecar" \
 COPY --from=build /out/gmfy-sidecar /usr/bin/gmfy-sidecar
 COPY --from=build --chown=65532:65532 /out/var/lib/gmfy-sidecar /var/lib/gmfy-sidecar
 ENV GMFY_QUEUE__DIR=/var/lib/gmfy-sidecar
+# glibc gives blocks of this size and more back to the system: the queue's buffers are of 512 KiB. Else a growing
+# backlog takes twice the memory (docs/sizing.md).
+ENV MALLOC_MMAP_THRESHOLD_=524288
 USER 65532:65532
 VOLUME /var/lib/gmfy-sidecar
 EXPOSE 7461

@@ -7,6 +7,8 @@
 # simulator, driven over loopback for SECONDS (10); the generator's and the simulator's own time is not
 # in the figures. Rates are held by delays, so the rate that was reached is printed.
 set -euo pipefail
+# As in the image.
+export MALLOC_MMAP_THRESHOLD_=524288
 binary=$(realpath "$1")
 seconds=${SECONDS_EACH:-10}
 work=$(mktemp -d)

@@ -8,7 +8,7 @@ pub(crate) const MIB: u64 = 1024 * 1024;
 pub(crate) const GIB: u64 = 1024 * MIB;
 
 /// The budget of resident memory, at any backlog; an unoptimised binary takes more.
-pub(crate) const MEMORY: u64 = if cfg!(debug_assertions) { 96 * MIB } else { 64 * MIB };
+pub(crate) const MEMORY: u64 = if cfg!(debug_assertions) { 96 * MIB } else { 48 * MIB };
 
 /// Resident memory of a process, in bytes. Of an unoptimised binary without what is mapped of its
 /// file, which is several times as large as what is shipped.

@@ -57,7 +57,16 @@ pub(crate) fn binary<A: AsRef<OsStr>>(arguments: impl IntoIterator<Item = A>) ->
     command
 }
 
-/// `run` on this folder and GMFY, on free ports, with more settings.
+/// What the image sets for the C library.
+fn for_the_c_library() -> impl Iterator<Item = (&'static str, &'static str)> {
+    let lines = include_str!("../../Dockerfile").lines();
+    let set = lines.filter_map(|line| line.strip_prefix("ENV ")?.split_once('='));
+    let mut found = set.filter(|(name, _)| name.starts_with("MALLOC_")).peekable();
+    assert!(found.peek().is_some(), "the image sets nothing for it any more");
+    found
+}
+
+/// `run` as the image does, on this folder and GMFY, on free ports, with more settings.
 pub(crate) fn sidecar(folder: &Path, gmfy: &str, sets: &[&str]) -> Command {
     let mut command = binary(["run", "--set", "api.listen=127.0.0.1:0"]);
     command
@@ -65,6 +74,7 @@ pub(crate) fn sidecar(folder: &Path, gmfy: &str, sets: &[&str]) -> Command {
         .args(["--set", "admin.listen=127.0.0.1:0"])
         .args(["--set", &format!("queue.dir={}", folder.display())])
         .args(sets.iter().flat_map(|set| ["--set", set]))
+        .envs(for_the_c_library())
         .env("GMFY_URL", gmfy)
         .env("GMFY_API_KEY", KEY);
     command
