@@ -35,7 +35,7 @@ fn files() -> Vec<(String, String)> {
 #[test]
 fn each_library_is_named_in_its_place_only() {
     for (library, places) in [
-        ("sled::", &["queue/engine.rs"][..]),
+        ("sled::", &["queue/engine"][..]),
         ("lz4_flex::", &["queue/packer.rs"]),
         ("async_nats::", &["queue/nats"]),
         ("axum::", &["http", "simulator"]),

@@ -1,4 +1,4 @@
-//! The only file that names sled: a small ordered key-value database in a folder of its own.
+//! The only place that names sled: a small ordered key-value database in a folder of its own.
 //!
 //! What sled 0.34 needs to be trusted with data (each of these was measured):
 //! - `flush` hands its log to the operating system, which survives kill -9; only an `fdatasync` of
@@ -9,18 +9,25 @@
 //! - After a failed write a handle stays poisoned: drop it, and open the folder again.
 //! - The lock on the folder can outlive the handle by some milliseconds.
 
+mod pool;
+
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Write as _};
-use std::os::unix::fs::MetadataExt as _;
+use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 /// The largest value that never leads to a blob: 17 of them, with their keys, stay below a quarter
 /// of [`SEGMENT_SIZE`].
 pub(super) const MAX_VALUE: usize = 7 * 1024;
 const SEGMENT_SIZE: usize = 512 * 1024;
+const SEGMENT_BYTES: u64 = SEGMENT_SIZE as u64;
+/// Bytes at the beginning of a segment that sled writes first.
+const SEGMENT_HEADER: usize = 20;
+/// How much is laid when sled begins the last segment of what was.
+const AHEAD: u64 = 2 * SEGMENT_BYTES;
 const CACHE_BYTES: u64 = 4 * 1024 * 1024;
 
 /// How often, and how long apart, an open is tried while the folder's lock lingers.
@@ -114,6 +121,11 @@ pub(super) struct Database {
     /// sled's file, for what sled does not sync.
     file: File,
     path: PathBuf,
+    /// The file's length in bytes, and its blocks of 512 bytes on the device.
+    length: AtomicU64,
+    blocks: AtomicU64,
+    /// Where the zeros end that lie ahead of sled, or where that is looked at again; at first 0.
+    ahead: AtomicU64,
     /// Set by a failed sync. The next one would succeed with nothing on disk: the kernel tells of
     /// a lost write once.
     is_lost: AtomicBool,
@@ -127,9 +139,17 @@ impl Database {
             attempt(Op::Create, path, || fs::create_dir_all(path))?;
         }
         let tree = attempt(Op::Open, path, || open_unlocked(path))?;
-        let file = File::open(data_file(path))?;
-        let is_lost = AtomicBool::new(false);
-        let database = Self { tree, file, path: path.to_owned(), is_lost };
+        let file = File::options().read(true).append(true).open(data_file(path))?;
+        let database = Self {
+            tree,
+            file,
+            path: path.to_owned(),
+            length: AtomicU64::new(0),
+            blocks: AtomicU64::new(0),
+            ahead: AtomicU64::new(0),
+            is_lost: AtomicBool::new(false),
+        };
+        database.measure();
         if is_new {
             database.flush()?;
             database.sync_folder()?;
@@ -220,7 +240,9 @@ impl Database {
 
     /// Hands all that was written to the operating system: it survives the end of the process.
     pub(super) fn flush(&self) -> Result<(), EngineError> {
-        attempt(Op::Flush, &self.path, || guarded(|| self.tree.flush().map(drop)))
+        attempt(Op::Flush, &self.path, || guarded(|| self.tree.flush().map(drop)))?;
+        self.measure();
+        Ok(())
     }
 
     /// Waits until all that was flushed is on the device: it survives a power cut.
@@ -237,9 +259,64 @@ impl Database {
         synced
     }
 
-    /// The bytes of the database's file on the device. Cheap: one `fstat`.
+    /// Whether sled is about to reach the end of the zeros that lie ahead of it.
+    pub(super) fn nears_its_end(&self) -> bool {
+        let ahead = self.ahead.load(Ordering::Relaxed);
+        ahead == 0 || self.has_begun(ahead - 1)
+    }
+
+    /// Writes zeros behind the end of the file, up to `limit` bytes of it; returns whether it did.
+    /// Where there is no room for them, or none within the limit, that is looked at again a segment
+    /// later.
+    ///
+    /// A sync of what lies within a file costs the device a write; of what makes the file longer, a
+    /// commit of the file system's journal too, which waits for whatever else it holds.
+    ///
+    /// sled may write meanwhile, for readers too. So the zeros are appended with one call, which
+    /// the file system does as a whole: what sled wrote before lies in front of them, what it writes
+    /// later over them.
+    pub(super) fn lay_zeros(&self, limit: u64) -> bool {
+        let length = self.length();
+        let segment = length.next_multiple_of(SEGMENT_BYTES);
+        self.ahead.store(segment + SEGMENT_BYTES, Ordering::Relaxed);
+        let end = (segment + AHEAD).min(limit);
+        let zeros = vec![0; usize::try_from(end.saturating_sub(length)).unwrap_or(0)];
+        if zeros.is_empty() {
+            return false;
+        }
+        let written =
+            attempt(Op::Write, &self.path, || Ok::<_, EngineError>((&self.file).write(&zeros)?));
+        self.measure();
+        // Commits do without, and tell what is wrong with the disk.
+        let is_whole = written.is_ok_and(|written| written == zeros.len());
+        if is_whole {
+            self.ahead.store(end, Ordering::Relaxed);
+        }
+        is_whole
+    }
+
+    /// Whether sled has written to the segment in which this byte lies.
+    fn has_begun(&self, byte: u64) -> bool {
+        let mut header = [0; SEGMENT_HEADER];
+        let read = self.file.read_at(&mut header, byte / SEGMENT_BYTES * SEGMENT_BYTES);
+        header.iter().take(read.unwrap_or(0)).any(|byte| *byte != 0)
+    }
+
+    fn measure(&self) {
+        if let Ok(metadata) = self.file.metadata() {
+            self.length.store(metadata.len(), Ordering::Relaxed);
+            self.blocks.store(metadata.blocks(), Ordering::Relaxed);
+        }
+    }
+
+    /// The length of the database's file, as of the last flush or zeros.
+    pub(super) fn length(&self) -> u64 {
+        self.length.load(Ordering::Relaxed)
+    }
+
+    /// The bytes of the database's file on the device, as of the last flush or zeros.
     pub(super) fn disk_bytes(&self) -> u64 {
-        self.file.metadata().map_or(0, |metadata| metadata.blocks() * 512)
+        self.blocks.load(Ordering::Relaxed) * 512
     }
 }
 
@@ -268,7 +345,12 @@ fn open_unlocked(path: &Path) -> Result<sled::Db, EngineError> {
                 pause();
                 attempt += 1;
             }
-            opened => return opened,
+            opened => {
+                if let Ok(tree) = &opened {
+                    pool::thin(tree);
+                }
+                return opened;
+            }
         }
     }
 }
@@ -392,6 +474,65 @@ mod tests {
         database.flush().unwrap();
         let blobs = fs::read_dir(path.join("blobs")).unwrap().count();
         assert_eq!(blobs, 0, "files in blobs/ are never synced");
+    }
+
+    #[test]
+    fn zeros_lie_ahead_until_the_limit_as_sled_goes_on() {
+        const LIMIT: u64 = 5 * SEGMENT_BYTES;
+        let folder = tempfile::tempdir().unwrap();
+        let database = Database::open(&folder.path().join("a")).unwrap();
+        let length = || fs::metadata(data_file(&database.path)).unwrap().len();
+        let (mut lengths, mut laid) = (vec![], 0);
+        for number in 0..500_u64 {
+            database.insert(&number.to_be_bytes(), &[7; 6000]).unwrap();
+            database.flush().unwrap();
+            if database.nears_its_end() {
+                laid += u32::from(database.lay_zeros(LIMIT));
+                assert!(!database.nears_its_end(), "not before sled is a segment further");
+            }
+            assert_eq!(database.length(), length());
+            if lengths.last() != Some(&length()) {
+                lengths.push(length());
+            }
+        }
+        assert_eq!((laid, &lengths[..2]), (2, &[3 * SEGMENT_BYTES, LIMIT][..]));
+        assert!(lengths.len() > 2, "beyond the limit the file grows as sled writes");
+        assert!(database.disk_bytes() >= LIMIT, "zeros that take room, and no hole");
+    }
+
+    #[test]
+    fn zeros_never_lie_over_what_sled_writes_meanwhile() {
+        const VALUES: u64 = 100;
+        for round in 1..=20 {
+            let folder = tempfile::tempdir().unwrap();
+            let path = folder.path().join("a");
+            let database = Database::open(&path).unwrap();
+            let mut laid = 0;
+            std::thread::scope(|scope| {
+                let writer = scope.spawn(|| {
+                    for number in 0..VALUES {
+                        database.insert(&number.to_be_bytes(), &[round; 6000]).unwrap();
+                        database.flush().unwrap();
+                    }
+                });
+                while !writer.is_finished() {
+                    // Few, and each time that sled is at the end of the file.
+                    let length = database.length();
+                    let mut last = [0; 64];
+                    database.file.read_exact_at(&mut last, length - 64).unwrap();
+                    if last != [0; 64] {
+                        laid += u64::from(database.lay_zeros(length + 64));
+                    }
+                }
+            });
+            assert!(laid > 0);
+            drop(database);
+            let database = Database::open(&path).unwrap();
+            for number in 0..VALUES {
+                let value = database.get(&number.to_be_bytes()).unwrap();
+                assert_eq!(value.as_deref(), Some(&[round; 6000][..]), "{number} of {round}");
+            }
+        }
     }
 
     #[test]

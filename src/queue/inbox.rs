@@ -1,9 +1,9 @@
 //! The requests that wait for the writer, and how long it waits for more of them.
 //!
 //! A commit costs much the same however much it holds, so it is worth a short wait to share it
-//! among those that are about to ask: with 64 callers that made a tenth to a fifth more requests
-//! a second. The [`Pace`] tells who they are from the commit before: a caller alone is never
-//! waited for, and no wait is longer than a commit.
+//! among many that are about to ask: with 64 callers that made a tenth to a fifth more requests
+//! a second. The [`Pace`] tells who they are from the commit before: a few callers are never waited
+//! for, who would gain nothing and be answered later, and no wait is longer than a commit.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use super::writer::Request;
 
 /// What one commit takes at most, but for a request that is larger by itself.
-const GROUP_EVENTS: usize = 1024;
+const GROUP_EVENTS: usize = 2048;
 const GROUP_BYTES: usize = 1024 * 1024;
 
 /// See the module. Clones share it.
@@ -126,7 +126,7 @@ impl Outlet {
         if waiting.requests.is_empty() {
             return if waiting.is_closed { Taken::Closed } else { Taken::Nothing };
         }
-        waiting = self.sleep(waiting, self.pace.callers, self.pace.patience());
+        waiting = self.sleep(waiting, self.pace.wanted(), self.pace.patience());
         waiting.take_group()
     }
 
@@ -182,10 +182,17 @@ struct Pace {
 impl Pace {
     /// The longest wait, however slow the disk.
     const LONGEST: Duration = Duration::from_millis(2);
+    /// From so many callers on they are waited for.
+    const MANY: usize = 16;
 
     fn committed(&mut self, requests: usize, waiting: usize, took: Duration) {
         self.callers = requests + waiting;
         self.commit = (self.commit * 7 + took) / 8;
+    }
+
+    /// How many requests a commit is put off for.
+    fn wanted(&self) -> usize {
+        if self.callers < Self::MANY { 1 } else { self.callers }
     }
 
     /// How long a commit may be put off: about as long as it takes, so that nobody waits for
@@ -272,26 +279,32 @@ mod tests {
     }
 
     #[test]
-    fn as_many_as_before_are_waited_for_and_one_alone_never() {
+    fn as_many_as_before_are_waited_for_and_few_never() {
         let inbox = Inbox::default();
         let mut outlet = inbox.outlet();
-        // However long a commit took: there was one caller, and there is one.
-        outlet.committed(1, Duration::from_secs(3600));
-        push(&inbox, 1, 1);
-        assert!(inbox.lock().has(outlet.pace.callers), "enough, so that nothing is slept for");
-        assert_eq!(size(&outlet.take(Duration::MAX)), Some(1));
+        for callers in 1..Pace::MANY {
+            // However long a commit took: one who asks is enough, so that nothing is slept for.
+            outlet.committed(callers, Duration::from_secs(3600));
+            push(&inbox, 1, 1);
+            assert!(inbox.lock().has(outlet.pace.wanted()), "{callers}");
+            assert_eq!(size(&outlet.take(Duration::MAX)), Some(1));
+        }
 
         push(&inbox, 1, 1);
-        outlet.committed(1, Duration::from_secs(3600));
-        assert_eq!(outlet.pace.callers, 2);
-        // Patient enough, it gets the second one too, however late.
-        let second = inbox.clone();
-        let late = std::thread::spawn(move || push(&second, 1, 1));
-        let slept = outlet.sleep(inbox.lock(), outlet.pace.callers, Duration::MAX);
-        assert_eq!(slept.requests.len(), 2);
+        outlet.committed(Pace::MANY - 1, Duration::from_secs(3600));
+        assert_eq!(outlet.pace.wanted(), Pace::MANY, "one asked meanwhile");
+        // Patient enough, it gets the last one too, however late.
+        let others = inbox.clone();
+        let late = std::thread::spawn(move || {
+            for _ in 1..Pace::MANY {
+                push(&others, 1, 1);
+            }
+        });
+        let slept = outlet.sleep(inbox.lock(), outlet.pace.wanted(), Duration::MAX);
+        assert_eq!(slept.requests.len(), Pace::MANY);
         drop(slept);
         late.join().unwrap();
-        assert_eq!(size(&outlet.take(NOW)), Some(2));
+        assert_eq!(size(&outlet.take(NOW)), Some(Pace::MANY));
     }
 
     #[test]

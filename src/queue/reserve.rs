@@ -17,8 +17,9 @@ use super::engine::{self, EngineError, Op};
 
 /// Some rewrites of the state's database, and a few thousand dead letters.
 const BYTES: u64 = 4 * 1024 * 1024;
-/// What has to be free beside it before events are accepted again: a new generation's files.
-const HEADROOM: u64 = 2 * 1024 * 1024;
+/// What has to be free beside it before events are accepted again: a new generation's files, and the
+/// zeros ahead of its log.
+const HEADROOM: u64 = 4 * 1024 * 1024;
 
 /// See the module.
 #[derive(Debug)]

@@ -21,7 +21,7 @@ use super::packer::Packer;
 use super::readiness::AtomicReadiness;
 use super::state::put_paused;
 use super::tail::Tail;
-use super::writer::{Request, Writer};
+use super::writer::{Recent, Request, Writer};
 use super::{
     AppendError, Appended, Appender, Begun, Chunk, Damage, DeadLetter, LaneCursor, Lanes, Log,
     Partitions, QueuedEvent, ReadLimit, Readiness, RequestKey, Sequence, Settlement, StoreError,
@@ -211,6 +211,7 @@ impl Queue {
             reserve: opened.reserve,
             max_bytes: options.max_bytes,
             seal_at: GENERATION_BYTES.min(options.max_bytes / 8),
+            recent: Recent::default(),
             live: Arc::clone(&live),
             unsynced_since: None,
             dedupe: Arc::clone(&dedupe),

@@ -190,6 +190,37 @@ fn generation_count(dir: &Path) -> usize {
 }
 
 #[tokio::test]
+async fn zeros_lie_ahead_of_small_commits_only() {
+    for (users, has_zeros) in [(1, true), (4, false)] {
+        let dir = tempfile::tempdir().unwrap();
+        let fixture = Fixture::open(dir.path());
+        // They are laid after the first answer, so before the second.
+        for _ in 0..2 {
+            fixture.queue.append(submission(&vec!["a"; users], 5_000)).await.unwrap();
+        }
+        let generations = std::fs::read_dir(dir.path().join("queue")).unwrap();
+        let newest = generations.map(|entry| entry.unwrap().path()).max().unwrap();
+        let bytes = std::fs::read(newest.join("db")).unwrap();
+        assert_eq!(bytes.ends_with(&[0; 64 * 1024]), has_zeros, "{users}");
+        let told = fixture.metrics.ledger.snapshot().queue_bytes;
+        assert!(told >= bytes.len() as u64, "{told} bytes told of {}", bytes.len());
+    }
+}
+
+#[tokio::test]
+async fn zeros_keep_within_the_capacity() {
+    // Wherever in a generation the queue is full.
+    for max_bytes in (12 << 20..16 << 20).step_by(400_000) {
+        let dir = tempfile::tempdir().unwrap();
+        let fixture = Fixture::open_with(&Options { max_bytes, ..options(dir.path()) }).unwrap();
+        while fixture.queue.append(submission(&["a"], 12_000)).await.is_ok() {}
+        assert_eq!(fixture.queue.ready(), Readiness::QueueFull);
+        let bytes = super::engine::folder_bytes(&dir.path().join("queue"));
+        assert!(bytes <= max_bytes, "{bytes} bytes on disk of {max_bytes}");
+    }
+}
+
+#[tokio::test]
 async fn what_is_acknowledged_is_read_back_after_a_crash_in_order() {
     let dir = tempfile::tempdir().unwrap();
     let fixture = Fixture::open(dir.path());

@@ -48,6 +48,8 @@ const LARGEST_REQUEST: u64 = 10_000_000;
 /// that request's note, it stays within the reserve.
 pub(super) const SEQUENCES: u64 = if cfg!(test) { 1 << 13 } else { 1 << 18 };
 const _: () = assert!(SEQUENCES + LARGEST_REQUEST < RESERVE);
+/// Commits of more bytes on average make do without zeros ahead of the log.
+const LARGE: usize = 16 * 1024;
 /// How often a full disk is looked at while nothing is appended.
 const PROBE_EVERY: Duration = Duration::from_millis(500);
 
@@ -81,6 +83,19 @@ pub(super) struct Written {
     pub(super) failed_at: Option<Sequence>,
 }
 
+/// What was committed since the log last neared the end of the zeros ahead of it.
+#[derive(Debug, Default)]
+pub(super) struct Recent {
+    commits: usize,
+    bytes: usize,
+}
+
+impl Recent {
+    fn is_large(&self) -> bool {
+        self.bytes > self.commits * LARGE
+    }
+}
+
 /// See the module.
 #[derive(Debug)]
 pub(super) struct Writer {
@@ -97,8 +112,9 @@ pub(super) struct Writer {
     pub(super) readiness: Arc<AtomicReadiness>,
     pub(super) reserve: Arc<Reserve>,
     pub(super) max_bytes: u64,
-    /// A generation is sealed at this many bytes on the device.
+    /// A generation is sealed once its file is longer than this, in bytes.
     pub(super) seal_at: u64,
+    pub(super) recent: Recent,
     pub(super) live: Arc<Live>,
     pub(super) unsynced_since: Option<Instant>,
     pub(super) pulse: Pulse,
@@ -205,6 +221,7 @@ impl Writer {
                 for (_, appended, traced, _) in &mut answers {
                     self.traced(traced.as_deref_mut(), appended, size);
                 }
+                let written = group.frames.iter().map(|frame| frame.value.len()).sum();
                 self.publish(group, at, duplicates);
                 self.readiness.set(Readiness::Ready);
                 let mut replies = Answers::with_capacity(answers.len());
@@ -212,8 +229,10 @@ impl Writer {
                     replies.push(done, Ok(appended));
                 }
                 replies.send();
-                if let Some(interval) = self.live.interval() {
-                    self.sync_if_due(interval);
+                match self.live.interval() {
+                    Some(interval) => self.sync_if_due(interval),
+                    None if written > 0 => self.write_ahead(written),
+                    None => {}
                 }
             }
             Err(cause) => {
@@ -320,7 +339,7 @@ impl Writer {
             }
         }
         let is_done = |written: &Written| {
-            written.database.disk_bytes() >= self.seal_at
+            written.database.length() > self.seal_at
                 || group.first.get().saturating_sub(written.first.get()) >= SEQUENCES
         };
         if self.current.as_ref().is_none_or(is_done) || self.generations.is_written_damaged() {
@@ -345,6 +364,25 @@ impl Writer {
             }
         }
         Ok(())
+    }
+
+    /// Has the next commits find room in the generation's file, after one of so many bytes. Each
+    /// byte is written twice for it, so large commits make do without, and so does a disk, or a
+    /// queue, that is about full.
+    fn write_ahead(&mut self, written: usize) {
+        self.recent.commits += 1;
+        self.recent.bytes += written;
+        let Some(current) = &self.current else { return };
+        if self.reserve.is_released() || !current.database.nears_its_end() {
+            return;
+        }
+        let room = self.max_bytes.saturating_sub(self.generations.disk_bytes() + HEADROOM);
+        let limit = self.seal_at.min(current.database.length() + room);
+        let is_large = std::mem::take(&mut self.recent).is_large();
+        if current.database.lay_zeros(if is_large { 0 } else { limit }) {
+            let bytes = self.generations.disk_bytes();
+            self.metrics.ledger.update(|counts| counts.queue_bytes = bytes);
+        }
     }
 
     /// Seals the generation that is written, and begins one at `first`.

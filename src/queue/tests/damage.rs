@@ -2,6 +2,7 @@
 //! damage did not touch is delivered, in order, and the account adds up.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 
 use rand::rngs::StdRng;
@@ -66,6 +67,9 @@ pub(super) struct Original {
     /// Of these the cursors are past.
     settled: BTreeSet<u64>,
     letters: Vec<DeadLetter>,
+    /// The request with which the newest generation begins, which may take several frames; none
+    /// after an orderly stop.
+    newest: Option<RangeInclusive<u64>>,
 }
 
 pub(super) fn small(dir: &Path) -> Options {
@@ -79,12 +83,15 @@ pub(super) async fn original(in_order: bool) -> Original {
     let dir = tempfile::tempdir().unwrap();
     let fixture = Fixture::open_with(&small(dir.path())).unwrap();
     let mut number = 0_usize;
+    let mut newest = 0..=0;
     while std::fs::read_dir(dir.path().join("queue")).unwrap().count() < 3 {
         let users: Vec<String> = (0..1 + number % 5).map(|n| format!("u{}", n + number)).collect();
         let users: Vec<&str> = users.iter().map(String::as_str).collect();
         // Some larger than a frame.
         let size = if number.is_multiple_of(37) { 9_000 } else { 100 + number % 1_500 };
-        fixture.queue.append(submission(&users, size)).await.unwrap();
+        let appended = fixture.queue.append(submission(&users, size)).await.unwrap();
+        let (first, last) = appended.sequences.unwrap();
+        newest = first.get()..=last.get();
         number += 1;
     }
     for _ in 0..20 {
@@ -121,10 +128,10 @@ pub(super) async fn original(in_order: bool) -> Original {
     fixture.queue.bury(letters.clone()).await.unwrap();
     if in_order {
         fixture.close();
-        return Original { dir, events, settled, letters };
+        return Original { dir, events, settled, letters, newest: None };
     }
     let crashed = copy_of(dir.path());
-    Original { dir: crashed, events, settled, letters }
+    Original { dir: crashed, events, settled, letters, newest: Some(newest) }
 }
 
 pub(super) fn letter(sequence: u64) -> DeadLetter {
@@ -154,7 +161,8 @@ fn untouched(before: &[u8], after: &[u8], events: &mut BTreeMap<u64, BTreeSet<Ve
     }
 }
 
-/// Events all of whose frames are somewhere in the folder's generations as they were.
+/// Events all of whose frames are somewhere in the folder's generations as they were, and that a
+/// start has to find.
 pub(super) fn intact(original: &Original, harmed: &Path) -> BTreeSet<u64> {
     let (mut all, mut left) = (BTreeMap::new(), BTreeMap::new());
     for generation in std::fs::read_dir(original.dir.path().join("queue")).unwrap() {
@@ -166,7 +174,15 @@ pub(super) fn intact(original: &Original, harmed: &Path) -> BTreeSet<u64> {
         untouched(&before, &after, &mut left);
     }
     let is_whole = |sequence: &u64| left.get(sequence) == all.get(sequence);
-    original.events.keys().copied().filter(is_whole).collect()
+    let mut intact: BTreeSet<u64> = original.events.keys().copied().filter(is_whole).collect();
+    if let Some(newest) = &original.newest
+        && !newest.clone().all(|sequence| intact.contains(&sequence))
+        && intact.range(newest.end() + 1..).next().is_none()
+    {
+        // At the end of a log that was cut off half a request is none.
+        intact.retain(|sequence| !newest.contains(sequence));
+    }
+    intact
 }
 
 /// Delivers everything, as lanes would; returns what came.
