@@ -2,7 +2,9 @@
 //!
 //! `cargo bench --bench load` needs `wrk` on the PATH. It starts the real binary, with a null sink
 //! as GMFY in a process of its own, and a bare axum POST handler on two threads; drives each with
-//! `wrk -t1 -c64` in turn, five times; prints the medians and their ratios. Where `fluent-bit` is on the
+//! `wrk -t1 -c64` in turn, five times; prints the medians and their ratios. A third has its turn too:
+//! the bare handler that answers once a plain file with all bodies that wait is synced, which is what
+//! the device leaves to any server that answers when durable. Where `fluent-bit` is on the
 //! PATH, its `http` input, buffered in files, before its `http` output has its turn too. With `viewers` it drives
 //! one sidecar with and without five status pages open, in pairs. Arguments: the cases to run
 //! (`single`, `batch`, `viewers`); all by default.
@@ -13,24 +15,21 @@
     reason = "a benchmark prints its figures, and has no caller to tell of an error"
 )]
 
-use std::io::{BufRead as _, BufReader};
+#[path = "shared/served.rs"]
+mod served;
+
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
-use axum::Router;
-use axum::routing::{get, post};
+use served::{Served, Wait, serve_if_asked};
 
 const RUNS: usize = 5;
 const SECONDS: &str = "4s";
 
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    match arguments.first().map(String::as_str) {
-        Some("serve-bare") => return serve(2),
-        Some("serve-sink") => return serve(1),
-        _ => {}
-    }
+    serve_if_asked();
     // `cargo test --benches` only wants to know that it builds and starts.
     if !arguments.iter().any(|argument| argument == "--bench") {
         return;
@@ -93,22 +92,27 @@ end
 
 fn compare(name: &str, script: &Path, events: f64, path: &str) {
     let (mut ours, mut bare, mut drained, mut memory) = (vec![], vec![], vec![], vec![]);
-    let mut fluent_bit = vec![];
+    let (mut durable, mut fluent_bit) = (vec![], vec![]);
     let has_fluent_bit = Command::new("fluent-bit").arg("--version").output().is_ok();
     for _ in 0..RUNS {
         if has_fluent_bit {
-            let sink = Served::start(Command::new(this()).arg("serve-sink"), Wait::Address);
+            let sink = Served::sink();
             let folder = tempfile::tempdir().expect("a folder");
             let peer = fluent_bit_before(folder.path(), &sink);
             fluent_bit.push(wrk(&format!("http://{}{path}", peer.address), script));
         }
         {
-            let peer = Served::start(Command::new(this()).arg("serve-bare"), Wait::Address);
+            let peer = Served::bare();
             bare.push(wrk(&format!("http://{}{path}", peer.address), script));
         }
-        let sink = Served::start(Command::new(this()).arg("serve-sink"), Wait::Address);
+        {
+            let folder = tempfile::tempdir().expect("a folder");
+            let peer = Served::durable(folder.path());
+            durable.push(wrk(&format!("http://{}{path}", peer.address), script));
+        }
+        let sink = Served::sink();
         let folder = tempfile::tempdir().expect("a folder");
-        let sidecar = sidecar(folder.path(), &sink);
+        let sidecar = Served::sidecar(folder.path(), &sink.address);
         ours.push(wrk(&format!("http://{}{path}", sidecar.address), script));
         let stopped = Instant::now();
         while sidecar.queued() > 0.0 && stopped.elapsed() < Duration::from_secs(60) {
@@ -117,12 +121,15 @@ fn compare(name: &str, script: &Path, events: f64, path: &str) {
         drained.push(stopped.elapsed().as_secs_f64());
         memory.push(sidecar.resident_mib());
     }
-    let (ours, bare) = (median(&mut ours), median(&mut bare));
+    let [ours, bare, durable] = [ours, bare, durable].map(|mut rates| median(&mut rates));
     println!(
         "{name}: {:.0} events/s ({ours:.0} requests/s), bare axum {bare:.0} requests/s, \
-         ratio of requests {:.2}, empty {:.1} s after the load, resident {:.0} MiB",
+         ratio of requests {:.2}; bare axum with an fdatasync for all that wait {durable:.0} ({:.2} of \
+         bare axum), ours {:.2} of that; empty {:.1} s after the load, resident {:.0} MiB",
         ours * events,
         ours / bare,
+        durable / bare,
+        ours / durable,
         median(&mut drained),
         median(&mut memory),
     );
@@ -146,9 +153,9 @@ const VIEWERS: usize = 5;
 fn viewers(script: &Path) {
     let (mut with, mut without, mut ratios) = (vec![], vec![], vec![]);
     for pair in 0..PAIRS {
-        let sink = Served::start(Command::new(this()).arg("serve-sink"), Wait::Address);
+        let sink = Served::sink();
         let folder = tempfile::tempdir().expect("a folder");
-        let sidecar = sidecar(folder.path(), &sink);
+        let sidecar = Served::sidecar(folder.path(), &sink.address);
         let url = format!("http://{}/v1/events/", sidecar.address);
         // What a first run costs is neither's.
         wrk(&url, script);
@@ -210,20 +217,6 @@ impl Drop for Viewer {
     }
 }
 
-/// The real binary, delivering to this sink.
-fn sidecar(folder: &Path, sink: &Served) -> Served {
-    Served::start(
-        Command::new(env!("CARGO_BIN_EXE_gmfy-sidecar"))
-            .args(["run", "--set", "api.listen=127.0.0.1:0", "--set", "ops.listen=127.0.0.1:0"])
-            .args(["--set", "admin.listen=127.0.0.1:0", "--set", "upstream.api_key=k"])
-            .args(["--set", "log.format=json"])
-            .args(["--set", &format!("queue.dir={}", folder.display())])
-            .args(["--set", &format!("upstream.url=http://{}/", sink.address)])
-            .stderr(Stdio::piped()),
-        Wait::Ready,
-    )
-}
-
 /// Fluent Bit as people use it in front of an HTTP service, delivering to this sink.
 fn fluent_bit_before(folder: &Path, sink: &Served) -> Served {
     let free = std::net::TcpListener::bind("127.0.0.1:0").expect("bound");
@@ -249,10 +242,6 @@ fn median(values: &mut [f64]) -> f64 {
     values[values.len() / 2]
 }
 
-fn this() -> std::path::PathBuf {
-    std::env::current_exe().expect("this program")
-}
-
 /// Requests/s; panics when any answer was not 2xx.
 fn wrk(url: &str, script: &Path) -> f64 {
     let output = Command::new("wrk")
@@ -265,108 +254,4 @@ fn wrk(url: &str, script: &Path) -> f64 {
     assert!(!text.contains("Non-2xx"), "{text}");
     let line = text.lines().find_map(|line| line.trim().strip_prefix("Requests/sec:"));
     line.and_then(|rate| rate.trim().parse().ok()).unwrap_or_else(|| panic!("{text}"))
-}
-
-#[derive(Clone, Copy)]
-enum Wait {
-    /// The first line of stdout is its address.
-    Address,
-    /// A log line on stderr says that it is ready, and where.
-    Ready,
-    /// It takes connections here.
-    Listens(std::net::SocketAddr),
-}
-
-/// A process that serves, ended with this.
-struct Served {
-    child: Child,
-    address: String,
-    ops: String,
-    admin: String,
-}
-
-impl Served {
-    fn start(command: &mut Command, wait: Wait) -> Self {
-        let mut child = command.stdout(Stdio::piped()).spawn().expect("started");
-        let (mut address, mut ops, mut admin) = (String::new(), String::new(), String::new());
-        match wait {
-            Wait::Address => {
-                let stdout = child.stdout.as_mut().expect("piped");
-                BufReader::new(stdout).read_line(&mut address).expect("a line");
-                address.truncate(address.trim_end().len());
-            }
-            Wait::Listens(_) => {}
-            Wait::Ready => {
-                let stderr = child.stderr.take().expect("piped");
-                for line in BufReader::new(stderr).lines() {
-                    let line = line.expect("a line");
-                    let Ok(line) = serde_json::from_str::<serde_json::Value>(&line) else {
-                        continue;
-                    };
-                    if line["message"] == "ready" {
-                        let said = |name: &str| line[name].as_str().unwrap_or_default().to_owned();
-                        address = said("api.address");
-                        ops = said("ops.address");
-                        admin = said("admin.address");
-                        break;
-                    }
-                }
-            }
-        }
-        if let Wait::Listens(at) = wait {
-            let begun = Instant::now();
-            while std::net::TcpStream::connect(at).is_err() {
-                assert!(begun.elapsed() < Duration::from_secs(10), "it did not start");
-                std::thread::yield_now();
-            }
-            address = at.to_string();
-        }
-        assert!(!address.is_empty(), "it did not start");
-        Self { child, address, ops, admin }
-    }
-
-    fn queued(&self) -> f64 {
-        let url = format!("http://{}/metrics", self.ops);
-        let output = Command::new("curl").args(["-s", &url]).output().expect("curl");
-        let text = String::from_utf8_lossy(&output.stdout).into_owned();
-        let line = text.lines().find_map(|line| line.strip_prefix("gmfy_queue_events "));
-        line.and_then(|value| value.parse().ok()).unwrap_or(f64::MAX)
-    }
-
-    fn resident_mib(&self) -> f64 {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id()));
-        let status = status.unwrap_or_default();
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-        let kib = line.and_then(|line| line.trim().trim_end_matches(" kB").parse::<f64>().ok());
-        kib.unwrap_or_default() / 1024.0
-    }
-}
-
-impl Drop for Served {
-    fn drop(&mut self) {
-        drop(self.child.kill());
-        drop(self.child.wait());
-    }
-}
-
-/// A bare axum server, which is also the null sink: reads the body, answers, and does no more.
-fn serve(threads: usize) {
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(threads)
-        .enable_all()
-        .build()
-        .expect("a runtime");
-    runtime.block_on(async {
-        let answer = async |body: axum::body::Bytes| {
-            (axum::http::StatusCode::ACCEPTED, format!("{{\"accepted\":{}}}", body.len()))
-        };
-        let router = Router::new()
-            .route("/v1/events/", post(answer))
-            .route("/v1/events/batch/", post(answer))
-            .route("/v1/users/", get(async || "[]"))
-            .layer(axum::extract::DefaultBodyLimit::disable());
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("bound");
-        println!("{}", listener.local_addr().expect("an address"));
-        axum::serve(listener, router).await.expect("served");
-    });
 }

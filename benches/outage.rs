@@ -6,9 +6,10 @@
 //! that no wait is left out; medians over slices of 10 s), how many requests GMFY saw, and how soon
 //! the backlog was gone. Arguments: `seconds=150`, `rate=500`.
 //!
-//! With `latency` GMFY stays: it prints how long acceptance takes at `rate` (2000 by default), beside
-//! what an append of one event with its fdatasync takes in the same folder, five slices of each in
-//! turns.
+//! With `latency` GMFY is a null sink in a process of its own, and stays: it prints how long
+//! acceptance takes at `rate` (2000 by default), beside what an append of one event with its
+//! fdatasync takes in the same folder, and beside a bare axum handler that answers once a plain file
+//! with all bodies that wait is synced: five slices of each in turns.
 
 #![allow(
     clippy::expect_used,
@@ -16,8 +17,11 @@
     reason = "a benchmark prints its figures, and has no caller to tell of an error"
 )]
 
-use std::io::{BufRead as _, BufReader, Write as _};
-use std::process::{Child, Command, Stdio};
+#[path = "shared/served.rs"]
+#[allow(dead_code, reason = "other benchmarks need the rest")]
+mod served;
+
+use std::io::Write as _;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -25,11 +29,14 @@ use gmfy_sidecar::simulator::{Faults, Options, Simulator};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use served::{Served, serve_if_asked};
+
 const SLICE: Duration = Duration::from_secs(10);
 /// Before and after the outage.
 const HEALTHY: Duration = Duration::from_secs(40);
 
 fn main() {
+    serve_if_asked();
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     // `cargo test --benches` only wants to know that it builds and starts.
     if !arguments.iter().any(|argument| argument == "--bench") {
@@ -54,29 +61,36 @@ fn main() {
 /// What acceptance adds to what the disk takes.
 async fn latency(rate: u32) {
     const SLICES: usize = 5;
-    let simulator = Simulator::bind(Options::default()).await.expect("a port");
-    let upstream = simulator.address();
-    let mut tasks = JoinSet::new();
-    tasks.spawn(simulator.run(CancellationToken::new()));
+    let sink = Served::sink();
     let folder = tempfile::tempdir().expect("a folder");
-    let (sidecar, api, ops) = start(&format!("http://{upstream}/"), folder.path());
-    let caller = Arc::new(Caller::new(&api, &ops, rate));
-    let (mut accepting, mut syncing) = (Vec::new(), Vec::new());
+    let sidecar = Served::sidecar(folder.path(), &sink.address);
+    let beside = tempfile::tempdir().expect("a folder");
+    let durable = Served::durable(beside.path());
+    let callers = [&sidecar, &durable].map(|served| Arc::new(Caller::new(served, rate)));
+    let mut phases = [const { Vec::new() }; 3];
+    let [accepting, peer, syncing] = &mut phases;
     for _ in 0..SLICES {
-        accepting.push(caller.run(SLICE).await);
+        accepting.push(callers[0].run(SLICE).await);
+        peer.push(callers[1].run(SLICE).await);
         syncing.push(syncs(folder.path()));
     }
-    println!("acceptance at {rate} events/s, and an append with its fdatasync: p50, p99");
+    println!("acceptance at {rate} events/s: p50, p99, the medians of {SLICES} slices");
     let median = |of: fn(&Phase) -> Duration, phases: &[Phase]| {
         let mut values: Vec<_> = phases.iter().map(of).collect();
         values.sort_unstable();
         values[values.len() / 2]
     };
-    for (name, phases) in [("acceptance", &accepting), ("fdatasync", &syncing)] {
+    let names = ["the sidecar", "bare axum with fdatasync", "an append with fdatasync"];
+    for (name, phases) in names.into_iter().zip(&phases) {
         let (p50, p99) = (median(|phase| phase.p50, phases), median(|phase| phase.p99, phases));
         println!("  {name}: {p50:?}, {p99:?}");
     }
-    drop(sidecar);
+    let [sidecar, _, fdatasync] = phases.map(|phases| median(|phase| phase.p99, &phases));
+    let budget = fdatasync * 3 + Duration::from_millis(3);
+    println!(
+        "  the sidecar's p99 is {:.2} of three times fdatasync's + 3 ms",
+        ratio(sidecar, budget)
+    );
 }
 
 /// What an append of 110 bytes with its fdatasync takes.
@@ -100,8 +114,8 @@ async fn measure(outage: Duration, rate: u32) {
     let mut tasks = JoinSet::new();
     tasks.spawn(simulator.run(CancellationToken::new()));
     let folder = tempfile::tempdir().expect("a folder");
-    let (sidecar, api, ops) = start(&format!("http://{upstream}/"), folder.path());
-    let caller = Arc::new(Caller::new(&api, &ops, rate));
+    let sidecar = Served::sidecar(folder.path(), &upstream.to_string());
+    let caller = Arc::new(Caller::new(&sidecar, rate));
 
     let before = caller.run(HEALTHY).await;
     gmfy.set_faults(Faults { down: true, ..Faults::default() });
@@ -151,10 +165,12 @@ struct Caller {
 }
 
 impl Caller {
-    fn new(api: &str, ops: &str, rate: u32) -> Self {
+    fn new(served: &Served, rate: u32) -> Self {
         let client = reqwest::Client::builder().no_proxy().build().expect("a client");
-        let (events, metrics) =
-            (format!("http://{api}/v1/events/"), format!("http://{ops}/metrics"));
+        let (events, metrics) = (
+            format!("http://{}/v1/events/", served.address),
+            format!("http://{}/metrics", served.ops),
+        );
         Self { client, events, metrics, rate }
     }
 
@@ -166,11 +182,21 @@ impl Caller {
             let mut posts = JoinSet::new();
             let begun = Instant::now();
             let count = self.rate * u32::try_from(SLICE.as_secs()).unwrap_or(u32::MAX);
-            for number in 0..count {
-                let due = begun + SLICE * number / count;
-                tokio::time::sleep_until(due.into()).await;
+            let (ticks, mut ticking) = tokio::sync::mpsc::unbounded_channel();
+            // By a thread, since tokio's timers are late by up to a millisecond.
+            let pacing = tokio::task::spawn_blocking(move || {
+                for number in 0..count {
+                    let due = begun + SLICE * number / count;
+                    while let Some(left) = due.checked_duration_since(Instant::now()) {
+                        std::thread::park_timeout(left);
+                    }
+                    ticks.send((number, due)).expect("whoever posts");
+                }
+            });
+            while let Some((number, due)) = ticking.recv().await {
                 posts.spawn(Arc::clone(self).post(number, due));
             }
+            pacing.await.expect("no panic");
             let mut took = posts.join_all().await;
             took.sort_unstable();
             p50.push(took[took.len() / 2]);
@@ -199,38 +225,4 @@ impl Caller {
         let lines = text.lines().filter(|line| line.starts_with(name));
         lines.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()
     }
-}
-
-/// The sidecar's process, ended with this.
-struct Sidecar(Child);
-
-impl Drop for Sidecar {
-    fn drop(&mut self) {
-        drop(self.0.kill());
-        drop(self.0.wait());
-    }
-}
-
-/// Starts the real binary; returns its addresses too.
-fn start(upstream: &str, folder: &std::path::Path) -> (Sidecar, String, String) {
-    let mut child = Command::new(env!("CARGO_BIN_EXE_gmfy-sidecar"))
-        .args(["run", "--set", "api.listen=127.0.0.1:0", "--set", "ops.listen=127.0.0.1:0"])
-        .args(["--set", "admin.listen=127.0.0.1:0", "--set", "upstream.api_key=k"])
-        .args(["--set", "log.format=json", "--set", &format!("upstream.url={upstream}")])
-        .args(["--set", &format!("queue.dir={}", folder.display())])
-        .stderr(Stdio::piped())
-        .spawn()
-        .expect("started");
-    let stderr = child.stderr.take().expect("piped");
-    let mut lines = BufReader::new(stderr).lines();
-    let sidecar = Sidecar(child);
-    let ready = lines.by_ref().find_map(|line| {
-        let line: serde_json::Value = serde_json::from_str(&line.ok()?).ok()?;
-        (line["message"] == "ready").then_some(line)
-    });
-    let ready = ready.expect("ready");
-    // Read on, lest it blocks; ends with the process.
-    std::thread::spawn(move || lines.for_each(drop));
-    let address = |name: &str| ready[name].as_str().unwrap_or_default().to_owned();
-    (sidecar, address("api.address"), address("ops.address"))
 }

@@ -2,6 +2,9 @@
 //!
 //! `cargo bench --bench queue` prints events/s of both, medians of five runs in turn, and their
 //! ratio. Both have a writer thread that commits whatever waits; producers wait for their answers.
+//! In the same turns sled alone: the same thread, which puts the same bytes into a database with
+//! nothing of ours around it but that most of its threads sleep as in the queue, uncompressed and
+//! compressed. That is what the engine leaves to reach.
 //! With `-- varied` the events have random identifiers and differ in their fields, so that they are
 //! compressed to half in place of a seventh.
 //! `cargo bench --bench queue -- backlog` prints at which rate a backlog of 2 million events takes
@@ -17,7 +20,7 @@
 use std::borrow::Cow;
 use std::fs::File;
 use std::io::Write as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::mpsc;
 use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
@@ -25,8 +28,8 @@ use std::time::{Duration, Instant};
 use gmfy_sidecar::clock::Clock;
 use gmfy_sidecar::event::{Event, EventKind};
 use gmfy_sidecar::queue::{
-    Appender as _, DedupeLimits, Log as _, Options, Partitions, Queue, Sequence, Settlement,
-    Submission, Threads,
+    Appender as _, DedupeLimits, Log as _, Options, Partitions, Queue, ReadLimit, Sequence,
+    Settlement, Submission, Threads,
 };
 use gmfy_sidecar::telemetry::Metrics;
 use tokio::sync::oneshot;
@@ -55,14 +58,22 @@ fn main() {
         ("1 producer of 1024 events", 1, 1024),
         ("4 producers of 100 events", 4, 100),
     ] {
-        let mut queue = Vec::new();
-        let mut file = Vec::new();
+        let (mut queue, mut file, mut sled) = (Vec::new(), Vec::new(), Vec::new());
+        let mut packed = Vec::new();
         for _ in 0..RUNS {
             queue.push(runtime.block_on(queue_rate(producers, group)));
-            file.push(runtime.block_on(file_rate(producers, group)));
+            file.push(runtime.block_on(peer_rate(producers, group, AppendOnly::create)));
+            sled.push(runtime.block_on(peer_rate(producers, group, |dir| Sled::open(dir, false))));
+            packed.push(runtime.block_on(peer_rate(producers, group, |dir| Sled::open(dir, true))));
         }
-        let (queue, file) = (median(queue), median(file));
-        println!("{name}: queue {queue:.0}/s, file {file:.0}/s, ratio {:.2}", queue / file);
+        let [queue, file, sled, packed] = [queue, file, sled, packed].map(median);
+        println!(
+            "{name}: queue {queue:.0}/s, file {file:.0}/s, ratio {:.2}; sled alone {sled:.0}/s, {:.2} \
+             of the file, with LZ4 {packed:.0}/s, {:.2}",
+            queue / file,
+            sled / file,
+            packed / file
+        );
     }
 }
 
@@ -104,18 +115,34 @@ fn varied(user: &str, number: u64) -> String {
     }
 }
 
+/// A user, and an event of theirs.
+fn event(number: u64, event: u64) -> (String, String) {
+    let user = format!("{}", (number * 31 + event) % 10_000);
+    let wire = if is_varied() {
+        varied(&user, number + event)
+    } else {
+        format!(
+            "{{\"userId\":\"{user}\",\"type\":\"create_subscription\",\"note\":\"{:0>57}\"}}",
+            number
+        )
+    };
+    (user, wire)
+}
+
+/// The same work, and as many bytes, for those that know no events.
+fn submitted(number: u64, events: usize) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(events * 119);
+    for each in 0..events as u64 {
+        bytes.extend([0; 9]);
+        bytes.extend(event(number, each).1.into_bytes());
+    }
+    bytes
+}
+
 fn submission(number: u64, events: usize) -> Submission {
     let mut submission = Submission::with_capacity(events, events * 110);
-    for event in 0..events {
-        let user = format!("{}", (number * 31 + event as u64) % 10_000);
-        let wire = if is_varied() {
-            varied(&user, number + event as u64)
-        } else {
-            format!(
-                "{{\"userId\":\"{user}\",\"type\":\"create_subscription\",\"note\":\"{:0>57}\"}}",
-                number
-            )
-        };
+    for each in 0..events as u64 {
+        let (user, wire) = event(number, each);
         submission.push(&Event {
             user_id: Cow::Owned(user),
             event_type: Cow::Borrowed("create_subscription"),
@@ -233,28 +260,35 @@ async fn saves() {
 async fn queue_rate(producers: usize, group: usize) -> f64 {
     let dir = tempfile::tempdir().expect("a folder");
     let (queue, threads, _metrics) = open(dir.path(), 4 << 30);
-    // Lanes that settle at once, so that generations are removed as they are in service.
+    // A lane that settles as in service, so that generations are removed: a batch of
+    // `delivery.batch_events` at a time.
     let starts = queue.lanes(1).await.expect("lanes");
     let mut tasks = JoinSet::new();
     let settler = queue.clone();
     let stop = Instant::now() + RUN;
     tasks.spawn(async move {
+        const BATCH: usize = 500;
         let mut cursor = starts.mine[0].1.cursor.clone();
         let mut position = Sequence::FIRST;
+        let mut read = 0;
         while Instant::now() < stop {
-            let limit = gmfy_sidecar::queue::ReadLimit { events: 500, bytes: 512 * 1024 };
+            let limit = ReadLimit { events: BATCH, bytes: 512 * 1024 };
             let chunk = settler.read(position, &Partitions::all(), limit).await.expect("read");
             if chunk.position == position {
                 tokio::time::sleep(Duration::from_millis(5)).await;
                 continue;
             }
             position = chunk.position;
+            read += chunk.events.len();
+            if read < BATCH {
+                continue;
+            }
             for (_, watermark) in &mut cursor.watermarks {
                 *watermark = position;
             }
-            let settlement =
-                Settlement { delivered: chunk.events.len() as u64, ..Settlement::default() };
+            let settlement = Settlement { delivered: read as u64, ..Settlement::default() };
             settler.save(0, cursor.clone(), settlement).await.expect("saved");
+            read = 0;
         }
         0
     });
@@ -281,9 +315,76 @@ async fn queue_rate(producers: usize, group: usize) -> f64 {
     rate
 }
 
-async fn file_rate(producers: usize, group: usize) -> f64 {
+/// What a group's bytes are made durable with.
+trait Store: Send + 'static {
+    fn commit(&mut self, bytes: &[u8]);
+}
+
+struct AppendOnly(File);
+
+impl AppendOnly {
+    fn create(dir: &Path) -> Self {
+        Self(File::create(dir.join("log")).expect("a file"))
+    }
+}
+
+impl Store for AppendOnly {
+    fn commit(&mut self, bytes: &[u8]) {
+        self.0.write_all(bytes).expect("written");
+        self.0.sync_data().expect("synced");
+    }
+}
+
+/// A row of databases as the queue has it, and nothing else of it.
+struct Sled {
+    dir: PathBuf,
+    database: sled::Db,
+    file: File,
+    next: u64,
+    packs: bool,
+}
+
+impl Sled {
+    const VALUE: usize = 7 * 1024;
+    const SEALED_AT: u64 = 16 << 20;
+
+    fn open(dir: &Path, packs: bool) -> Self {
+        let (database, file) = Self::database(dir, 0);
+        Self { dir: dir.to_owned(), database, file, next: 0, packs }
+    }
+
+    fn database(dir: &Path, first: u64) -> (sled::Db, File) {
+        let path = dir.join(first.to_string());
+        let config = sled::Config::new().path(&path).segment_size(512 * 1024);
+        let config = config.cache_capacity(4 << 20).flush_every_ms(None);
+        let database = config.open().expect("a database");
+        (database, File::open(path.join("db")).expect("its file"))
+    }
+}
+
+impl Store for Sled {
+    fn commit(&mut self, bytes: &[u8]) {
+        if self.file.metadata().expect("its size").len() > Self::SEALED_AT {
+            (self.database, self.file) = Self::database(&self.dir, self.next);
+        }
+        for value in bytes.chunks(Self::VALUE) {
+            let key = self.next.to_be_bytes();
+            if self.packs {
+                let value = lz4_flex::block::compress(value);
+                self.database.insert(key, value).expect("inserted");
+            } else {
+                self.database.insert(key, value).expect("inserted");
+            }
+            self.next += 1;
+        }
+        self.database.flush().expect("flushed");
+        self.file.sync_data().expect("synced");
+    }
+}
+
+async fn peer_rate<S: Store>(producers: usize, group: usize, open: impl FnOnce(&Path) -> S) -> f64 {
     let dir = tempfile::tempdir().expect("a folder");
-    let mut file = File::create(dir.path().join("log")).expect("a file");
+    let mut store = open(dir.path());
     type Pending = (Vec<u8>, oneshot::Sender<()>);
     let (requests, waiting) = mpsc::channel::<Pending>();
     let writer = std::thread::spawn(move || {
@@ -295,8 +396,7 @@ async fn file_rate(producers: usize, group: usize) -> f64 {
                 bytes.extend(more);
                 answers.push(done);
             }
-            file.write_all(&bytes).expect("written");
-            file.sync_data().expect("synced");
+            store.commit(&bytes);
             for done in answers {
                 done.send(()).expect("a waiting producer");
             }
@@ -310,8 +410,7 @@ async fn file_rate(producers: usize, group: usize) -> f64 {
         tasks.spawn(async move {
             let mut done = 0;
             while Instant::now() < stop {
-                // The same work to build the events; what is written is as long.
-                let bytes = vec![b'x'; submission(producer + done, group).bytes()];
+                let bytes = submitted(producer + done, group);
                 let (answer, answered) = oneshot::channel();
                 requests.send((bytes, answer)).expect("the writer");
                 answered.await.expect("answered");
