@@ -136,7 +136,13 @@ impl Partitions {
     }
 
     pub fn iter(&self) -> impl Iterator<Item = Partition> + '_ {
-        (0..=u8::MAX).map(Partition).filter(|partition| self.contains(*partition))
+        (0..=u8::MAX).step_by(64).zip(self.0).flat_map(|(first, mut left)| {
+            std::iter::from_fn(move || {
+                let next = u8::try_from(left.trailing_zeros()).ok().filter(|_| left != 0)?;
+                left &= left - 1;
+                Some(Partition(first + next))
+            })
+        })
     }
 }
 

@@ -1,16 +1,20 @@
 //! The newest committed events, kept in memory for the lanes that keep up.
 //!
-//! Events get here only after their commit. Bounded in bytes: what is older is read from disk.
+//! Events get here only after their commit. Bounded in bytes: what is older is read from disk, by
+//! lanes that have something there. One that was idle while others' events passed goes on in memory.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::oneshot;
 
-use super::{Chunk, Partitions, QueuedEvent, ReadLimit, Sequence};
+use super::{Chunk, PARTITIONS, Partitions, QueuedEvent, ReadLimit, Sequence};
 
 /// What an event takes in the tail beside its JSON, in bytes, roughly.
 const EVENT_OVERHEAD: usize = 96;
+
+/// A read begins with room for no more events than this, of which it may find few.
+const ROOM: usize = 256;
 
 /// See the module.
 #[derive(Debug)]
@@ -25,6 +29,8 @@ struct Inner {
     bytes: usize,
     /// Every committed event from here on is in `groups`.
     start: Sequence,
+    /// By partition: none of its events lies between here and `start`.
+    gone: [Sequence; PARTITIONS],
     /// The sequence behind the last committed one.
     end: Sequence,
     /// Bytes of JSON ever committed, for waiters that wait for bytes.
@@ -58,6 +64,7 @@ impl Tail {
             groups: VecDeque::new(),
             bytes: 0,
             start: end,
+            gone: [end; PARTITIONS],
             end,
             total_bytes: 0,
             waiters: Vec::new(),
@@ -88,6 +95,9 @@ impl Tail {
             if let Some(oldest) = inner.groups.pop_front() {
                 inner.bytes -= oldest.bytes;
                 inner.start = oldest.end;
+                for partition in oldest.partitions.iter() {
+                    inner.gone[partition.index()] = oldest.end;
+                }
                 dropped.push(oldest);
             }
         }
@@ -102,16 +112,16 @@ impl Tail {
         self.lock().end
     }
 
-    /// Reads from memory; none where `from` is older than what is kept.
+    /// Reads from memory; none where some of it may lie on disk only.
     pub(super) fn read(
         &self,
         from: Sequence,
         partitions: &Partitions,
         limit: ReadLimit,
     ) -> Option<Chunk> {
-        let groups = {
+        let (groups, events) = {
             let inner = self.lock();
-            if from < inner.start {
+            if inner.may_lack(from, partitions) {
                 return None;
             }
             let behind = inner.groups.partition_point(|group| group.end <= from);
@@ -125,9 +135,10 @@ impl Tail {
                     break;
                 }
             }
-            groups
+            (groups, events)
         };
-        let mut chunk = Chunk { events: Vec::new(), position: from };
+        let room = events.min(limit.events).min(ROOM);
+        let mut chunk = Chunk { events: Vec::with_capacity(room), position: from };
         let mut bytes = 0;
         for group in groups {
             if group.partitions.intersects(partitions) {
@@ -163,7 +174,7 @@ impl Tail {
             let mut inner = self.lock();
             let at_end = position.plus(at_least.events as u64);
             let behind = inner.groups.partition_point(|group| group.end <= position);
-            let matched = position < inner.start
+            let matched = inner.may_lack(position, partitions)
                 || inner.groups.iter().skip(behind).any(|g| g.partitions.intersects(partitions));
             if matched && inner.end >= at_end {
                 return;
@@ -182,6 +193,11 @@ impl Tail {
 }
 
 impl Inner {
+    /// Whether events of these partitions, from there on, may lie on disk only.
+    fn may_lack(&self, from: Sequence, partitions: &Partitions) -> bool {
+        from < self.start && partitions.iter().any(|partition| self.gone[partition.index()] > from)
+    }
+
     fn wake(&mut self, partitions: &Partitions) {
         let (end, total) = (self.end, self.total_bytes);
         for waiter in &mut self.waiters {
@@ -204,6 +220,8 @@ mod tests {
     use crate::event::EventKind;
     use crate::queue::UserHash;
     use bytes::Bytes;
+    use proptest::prelude::*;
+    use std::collections::BTreeSet;
     use std::time::Duration;
 
     const ALL: ReadLimit = ReadLimit { events: 1000, bytes: 1 << 20 };
@@ -258,6 +276,37 @@ mod tests {
         let chunk = tail.read(Sequence::new(39), &Partitions::all(), ALL).unwrap();
         assert_eq!(numbers(&chunk), [39]);
         assert!(tail.lock().bytes <= 500);
+    }
+
+    proptest! {
+        #[test]
+        fn lanes_that_lack_nothing_read_from_memory_what_they_would_from_disk(
+            groups in prop::collection::vec(prop::collection::vec(0..8_u64, 1..4), 1..20),
+            (from, lane) in (1..60_u64, 0..4_usize),
+        ) {
+            let tail = Tail::new(Sequence::new(3), 500);
+            // In each stretch of 8 sequences an event of each partition; these are what is there.
+            let mut all = vec![];
+            for (number, partitions) in (1..).zip(groups) {
+                let events: BTreeSet<u64> = partitions.iter().map(|p| number * 8 + p).collect();
+                tail.push(Sequence::new(number * 8 + 8), events.iter().copied().map(event).collect());
+                all.extend(events);
+            }
+            let lanes = Partitions::of_lane(lane, 4);
+            all.retain(|at| at % 4 == lane as u64);
+            let mine: Vec<u64> = all.iter().copied().filter(|at| *at >= from).collect();
+            let start = tail.lock().start.get();
+            match tail.read(Sequence::new(from), &lanes, ALL) {
+                Some(chunk) => {
+                    prop_assert_eq!(numbers(&chunk), mine);
+                    prop_assert_eq!(chunk.position, tail.end().max(Sequence::new(from)));
+                }
+                // What was there before is not known; what is gone is known by group.
+                None => {
+                    prop_assert!(from < 3 || all.iter().any(|at| at / 8 >= from / 8 && *at < start));
+                }
+            }
+        }
     }
 
     #[tokio::test(start_paused = true)]
