@@ -1,11 +1,14 @@
 //! What a request costs in instructions, allocations and system calls, on its whole way: through
 //! the listener, the commit and the delivery, or out of the read cache.
 //!
-//! `cargo bench --bench costs` needs `valgrind`, and `strace` for the calls. Each case runs twice
-//! under each tool, with some requests and with twice as many, so that the difference is theirs and
-//! not the start's. Times are noisy and these counts hardly: where one is over its limit, this ends
-//! with status 1, which is how CI notices that a path became longer. The callers and GMFY, threads of
-//! the same process that read and write with buffers of their own, cost little and are counted too.
+//! `cargo bench --bench costs` needs `valgrind` for the instructions and `strace` for the calls; the
+//! allocations are counted by glibc's `libmemusage.so`, at nearly the speed of service, so that as many
+//! requests share a commit (it does not see those aligned to more than 16 bytes: a connection's task,
+//! sled's buffers; no request has one of its own). Each case runs twice under each tool, with some requests and with twice as
+//! many, so that the difference is theirs and not the start's. Times are noisy and these counts hardly:
+//! where one is over its limit, this ends with status 1, which is how CI notices that a path became
+//! longer. The callers and GMFY, threads of the same process that read and write with buffers of their
+//! own, cost little and are counted too.
 
 #![allow(
     clippy::expect_used,
@@ -60,36 +63,44 @@ struct Limits {
     allocations: f64,
 }
 
-/// The limits leave what was measured a sixth: how many requests share a commit, and its cost, is a
-/// matter of time, of which these tools take much.
+/// So many more requests are sent where no tool slows them down.
+const UNSLOWED: usize = 10;
+/// How often it is counted at most.
+const TIMES: usize = 3;
+/// Callers wait while more events than this are to be delivered: else it were a matter of time how
+/// many of them the lanes find no longer in memory.
+const BEHIND: u64 = 2048;
+
+/// The limits on allocations of events are the budgets of their paths; the others leave what was
+/// measured a sixth: how many requests share a commit, and its cost, is a matter of time.
 const CASES: [Case; 4] = [
     Case {
         name: "a single event alone",
         sends: Sends::Event,
         callers: 1,
         requests: 500,
-        limits: Limits { instructions: 80_000.0, allocations: 46.0 },
+        limits: Limits { instructions: 76_000.0, allocations: 43.0 },
     },
     Case {
         name: "single events of 64 callers",
         sends: Sends::Event,
         callers: 64,
         requests: 30,
-        limits: Limits { instructions: 45_000.0, allocations: 17.0 },
+        limits: Limits { instructions: 43_000.0, allocations: 12.0 },
     },
     Case {
         name: "an event of a batch of 100, of 8 callers",
         sends: Sends::Batch(100),
         callers: 8,
         requests: 30,
-        limits: Limits { instructions: 11_500.0, allocations: 1.5 },
+        limits: Limits { instructions: 7_000.0, allocations: 1.0 },
     },
     Case {
         name: "a read from the cache",
         sends: Sends::Read,
         callers: 1,
         requests: 1000,
-        limits: Limits { instructions: 27_000.0, allocations: 12.0 },
+        limits: Limits { instructions: 28_000.0, allocations: 13.0 },
     },
 ];
 
@@ -108,13 +119,15 @@ fn main() -> ExitCode {
     }
     let mut is_within = true;
     for (number, case) in CASES.iter().enumerate() {
-        let per_unit = |count: &dyn Fn(usize) -> Option<f64>| {
-            let (once, twice) = (count(case.requests)?, count(2 * case.requests)?);
-            Some((twice - once) / (case.callers * case.requests * case.sends.units()) as f64)
+        let per_unit = |requests: usize, count: fn(usize, usize) -> Option<f64>| {
+            let (once, twice) = (count(number, requests)?, count(number, 2 * requests)?);
+            Some((twice - once) / (case.callers * requests * case.sends.units()) as f64)
         };
-        let instructions = per_unit(&|requests| instructions(number, requests));
-        let allocations = per_unit(&|requests| allocations(number, requests));
-        let calls = per_unit(&|requests| system_calls(number, requests));
+        let limits = &case.limits;
+        let instructions = fewest(limits.instructions, || per_unit(case.requests, instructions));
+        let allocations =
+            fewest(limits.allocations, || per_unit(UNSLOWED * case.requests, allocations));
+        let calls = per_unit(case.requests, system_calls);
         let told = |count: Option<f64>| count.map_or("?".to_owned(), |count| format!("{count:.2}"));
         println!(
             "{}: {} instructions, {} allocations, {} system calls",
@@ -123,7 +136,6 @@ fn main() -> ExitCode {
             told(allocations),
             told(calls)
         );
-        let limits = case.limits;
         for (what, count, limit) in [
             ("instructions", instructions, limits.instructions),
             ("allocations", allocations, limits.allocations),
@@ -133,12 +145,25 @@ fn main() -> ExitCode {
                 is_within = false;
             }
         }
-        if instructions.is_none() {
-            eprintln!("valgrind is not on the PATH: nothing counted");
+        if instructions.is_none() || allocations.is_none() {
+            eprintln!("valgrind or libmemusage.so is missing: not all is counted");
             is_within = false;
         }
     }
     if is_within { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// What a run counts that keeps the limit, or else the fewest: what else the machine does makes
+/// some of them more.
+fn fewest(limit: f64, mut count: impl FnMut() -> Option<f64>) -> Option<f64> {
+    let mut fewest = count()?;
+    for _ in 1..TIMES {
+        if fewest <= limit {
+            break;
+        }
+        fewest = fewest.min(count()?);
+    }
+    Some(fewest)
 }
 
 /// Runs the case in a process of its own, under a tool that says on stderr what it counted.
@@ -163,9 +188,11 @@ fn instructions(case: usize, requests: usize) -> Option<f64> {
 }
 
 fn allocations(case: usize, requests: usize) -> Option<f64> {
-    let tool = ["valgrind", "--tool=dhat", "--dhat-out-file=/dev/null", "--fair-sched=yes"];
-    let text = counted(&tool, case, requests)?;
-    number_after(text.get(text.find("Total:")?..)?, " in ")
+    let text = counted(&["env", "LD_PRELOAD=libmemusage.so"], case, requests)?;
+    let summary = text.get(text.find("Memory usage summary")?..)?;
+    // In colours.
+    let calls = |kind: &str| number_after(summary, &format!("{kind}|\u{1b}[0m"));
+    Some(calls("malloc")? + calls("realloc")? + calls("calloc")?)
 }
 
 fn system_calls(case: usize, requests: usize) -> Option<f64> {
@@ -178,7 +205,7 @@ fn system_calls(case: usize, requests: usize) -> Option<f64> {
 fn number_after(text: &str, mark: &str) -> Option<f64> {
     let (_, rest) = text.split_once(mark)?;
     let digits: String =
-        rest.chars().filter(|c| *c != ',').take_while(char::is_ascii_digit).collect();
+        rest.trim_start().chars().filter(|c| *c != ',').take_while(char::is_ascii_digit).collect();
     digits.parse().ok()
 }
 
@@ -198,15 +225,19 @@ fn run(case: &Case, requests: usize) {
     let running = runtime.spawn(sidecar.run(stop.clone()));
     let request = request(case.sends);
     let mut callers: Vec<_> = (0..case.callers).map(|_| Caller::new(api)).collect();
+    let await_delivery = |left: u64| {
+        while metrics.ledger.snapshot().queued() > left {
+            std::thread::park_timeout(Duration::from_millis(5));
+        }
+    };
     for _ in 0..requests {
         for caller in &mut callers {
             caller.stream.write_all(&request).expect("sent");
         }
         callers.iter_mut().for_each(Caller::read_answer);
+        await_delivery(BEHIND);
     }
-    while metrics.ledger.snapshot().queued() > 0 {
-        std::thread::park_timeout(Duration::from_millis(5));
-    }
+    await_delivery(0);
     drop(callers);
     stop.cancel();
     runtime.block_on(running).expect("no panic").expect("an orderly stop");
